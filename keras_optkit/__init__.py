@@ -1,0 +1,11 @@
+"""What Keras 3 users reach for between `model.compile()` and deployment.
+
+Importing this package registers its classes with Keras, as `keras_optkit>Name`, so that saved
+models load by themselves.
+"""
+
+from keras_optkit import optimizers as optimizers
+from keras_optkit import schedules as schedules
+from keras_optkit import transforms as transforms
+
+__version__ = "0.1.0"

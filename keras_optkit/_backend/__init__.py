@@ -1,0 +1,43 @@
+"""The one place that knows TensorFlow, JAX and torch apart.
+
+Each module here offers the same functions:
+
+- `dense(gradient)`: a gradient as a dense tensor, rows of repeated ids added up.
+- `sum_over_replicas(gradients)`, `replica_count()`: the replicas of a `tf.distribute` strategy.
+- `assign(variables, values)`: sets Keras variables, inside a strategy's replicas too.
+- `cond(predicate, effect, variables)`: runs `effect`, which assigns to `variables` and to no
+  others, if `predicate` holds; what it costs when it does not hold is next to nothing.
+- `read(variable)`: the value of a Keras variable as a plain tensor; on torch it is the memory
+  itself, so read and compute everything before the first write.
+- `update_each(jobs)`: `[function(*arguments) for function, arguments in jobs]` for pure
+  functions, the fastest way there is.
+- `seeded_normal(shape, seed, index, step)`: float32 standard normals, a pure function of its
+  arguments.
+- `no_gradient()`: a context in which nothing is recorded for differentiation.
+"""
+
+import keras
+
+match keras.backend.backend():
+    case "tensorflow":
+        from keras_optkit._backend import tensorflow as _framework
+    case "jax":
+        from keras_optkit._backend import jax as _framework
+    case "torch":
+        from keras_optkit._backend import torch as _framework
+    case other:
+        raise ImportError(
+            f"keras_optkit runs on the Keras backends tensorflow, jax and torch, not on {other!r}. "
+            'Set the environment variable KERAS_BACKEND, as in KERAS_BACKEND="jax", before the '
+            "first import of keras."
+        )
+
+assign = _framework.assign
+cond = _framework.cond
+dense = _framework.dense
+no_gradient = _framework.no_gradient
+read = _framework.read
+replica_count = _framework.replica_count
+seeded_normal = _framework.seeded_normal
+sum_over_replicas = _framework.sum_over_replicas
+update_each = _framework.update_each

@@ -1,0 +1,60 @@
+"""JAX: the step is a pure function, and Keras hands variables their values by a scope."""
+
+import contextlib
+
+import jax
+import keras
+from keras import ops
+from keras.src.backend.common.stateless_scope import get_stateless_scope
+
+
+def dense(gradient):
+    return ops.convert_to_tensor(gradient, sparse=False)
+
+
+def read(variable):
+    return variable.value
+
+
+def sum_over_replicas(gradients):
+    return gradients  # `jax.jit` sums over a sharded batch by itself
+
+
+def replica_count():
+    return 1
+
+
+def assign(variables, values):
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+
+
+def cond(predicate, effect, variables):
+    if not isinstance(predicate, jax.core.Tracer):
+        if predicate:
+            effect()
+        return
+    outer = get_stateless_scope()
+    before = [variable.value for variable in variables]
+
+    def run():
+        with keras.StatelessScope() as scope:
+            scope.state_mapping.update(outer.state_mapping)
+            effect()
+            return [v.value for v in variables]
+
+    assign(variables, jax.lax.cond(predicate, run, lambda: before))
+
+
+def update_each(jobs):
+    return [function(*arguments) for function, arguments in jobs]
+
+
+def seeded_normal(shape, seed, index, step):
+    key = jax.random.fold_in(jax.random.key(seed), index)
+    key = jax.random.fold_in(key, ops.cast(step, "uint32"))
+    return jax.random.normal(key, shape, "float32")
+
+
+def no_gradient():
+    return contextlib.nullcontext()

@@ -1,0 +1,317 @@
+"""The one place where an update rule meets Keras variables, dtypes and backends."""
+
+import functools
+import numbers
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Literal, TypedDict
+
+import keras
+from keras import ops
+
+from keras_optkit import _backend, _check, _match
+from keras_optkit._config import parameters
+from keras_optkit.optimizers._policies import Policies
+from keras_optkit.optimizers._slots import read, working_dtype
+from keras_optkit.optimizers._step import Step
+from keras_optkit.optimizers.group import Group
+from keras_optkit.transforms import GlobalNormClip, NormClip, Transform, ValueClip
+
+Schedule = keras.optimizers.schedules.LearningRateSchedule
+LearningRate = float | Schedule | Callable[[], Any]
+ScheduleUnit = Literal["update", "batch"]
+
+
+class OptimizerKwargs(TypedDict, total=False):
+    """Arguments every rule takes; see `Optimizer`."""
+
+    weight_decay: float | Schedule | None
+    clipnorm: float | None
+    clipvalue: float | None
+    global_clipnorm: float | None
+    use_ema: bool
+    ema_momentum: float
+    ema_overwrite_frequency: int | None
+    loss_scale_factor: float | None
+    gradient_accumulation_steps: int | None
+    gradient_transforms: Sequence[Transform]
+    groups: Sequence[Group]
+    schedule_unit: ScheduleUnit
+    name: str | None
+
+
+class Optimizer(Step):
+    """Base of the update rules: name your slots, return a direction.
+
+    A subclass lists in `slots` the tensors it keeps for each weight, and writes `direction`,
+    a pure function of tensors. This class makes the slots, computes in at least float32,
+    writes the results back, and derives `get_config` from the constructor, which must store
+    each argument under its own name.
+
+    In a step, the loss scale is divided out, gradients are summed over replicas and accumulated,
+    then `gradient_transforms` and Keras' clipping apply, groups and decay, the rule, constraints,
+    and averages. All of them count updates; `direction`'s result and decoupled decay move a
+    weight as `w = w - learning_rate * (direction + weight_decay * w)`.
+
+    Args:
+        learning_rate: Step size: a float of at least 0, a `LearningRateSchedule`, or a callable
+            without arguments.
+        weight_decay: Decoupled weight decay, times the learning rate per update: a float of at
+            least 0, a schedule, or None for none.
+        clipnorm: Largest L2 norm of a weight's gradient, after `gradient_transforms`.
+        clipvalue: Largest magnitude of a gradient's entries, likewise.
+        global_clipnorm: Largest L2 norm of all gradients together, likewise.
+        use_ema: Whether to average the weights, and to end `fit` with the average.
+        ema_momentum: Share of the old average that an update keeps, in [0, 1].
+        ema_overwrite_frequency: Updates after which the weights become their average, or None.
+        loss_scale_factor: Factor of the loss, divided out of the gradients again.
+        gradient_accumulation_steps: Batches, 2 or more, whose mean gradient makes one update;
+            the batches between change nothing but the sum. None makes it one.
+        gradient_transforms: `keras_optkit.transforms`, applied to the gradients in this order.
+        groups: `Group`s of weights with settings of their own.
+        schedule_unit: What schedules count: `"update"`s or, as Keras does, every `"batch"`.
+        name: Name of the optimizer.
+    """
+
+    slots: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(
+        self,
+        learning_rate: LearningRate = 0.001,
+        weight_decay: float | Schedule | None = None,
+        clipnorm: float | None = None,
+        clipvalue: float | None = None,
+        global_clipnorm: float | None = None,
+        use_ema: bool = False,
+        ema_momentum: float = 0.99,
+        ema_overwrite_frequency: int | None = None,
+        loss_scale_factor: float | None = None,
+        gradient_accumulation_steps: int | None = None,
+        gradient_transforms: Sequence[Transform] = (),
+        groups: Sequence[Group] = (),
+        schedule_unit: ScheduleUnit = "update",
+        name: str | None = None,
+        **unknown: Any,
+    ):
+        if unknown:
+            raise TypeError(
+                f"{type(self).__name__} has no argument {', '.join(map(repr, unknown))}. It takes "
+                f"{', '.join(parameters(type(self)))}."
+            )
+        super().__init__(
+            _learning_rate(learning_rate),
+            clipnorm=_positive("clipnorm", clipnorm),
+            clipvalue=_positive("clipvalue", clipvalue),
+            global_clipnorm=_positive("global_clipnorm", global_clipnorm),
+            use_ema=_check.flag("use_ema", use_ema),
+            ema_momentum=ema_momentum,
+            ema_overwrite_frequency=ema_overwrite_frequency,
+            loss_scale_factor=_positive("loss_scale_factor", loss_scale_factor),
+            gradient_accumulation_steps=accumulation_steps(gradient_accumulation_steps),
+            name=name,
+        )
+        if weight_decay is not None and not isinstance(weight_decay, Schedule):
+            weight_decay = _check.in_range("weight_decay", weight_decay, low=0)
+        self.weight_decay = weight_decay
+        self.gradient_transforms = transforms_of("gradient_transforms", gradient_transforms)
+        self.groups = _all("groups", groups, Group)
+        self.schedule_unit = _check.one_of("schedule_unit", schedule_unit, ("update", "batch"))
+        self._undecayed: tuple[str, ...] = ()
+
+    def direction(self, gradient, weight, step, slots) -> tuple[Any, tuple]:
+        """Returns `direction, new_slots`; the weight moves by `-learning_rate * direction`.
+
+        `slots` holds the kept tensors in the order of `self.slots`; all arguments are plain
+        tensors, and `step` is a float32 scalar that starts at 1.
+        """
+        raise NotImplementedError
+
+    def update(self, gradient, weight, step, slots, learning_rate, weight_decay):
+        """Returns `new_weight, new_slots`.
+
+        Override it, in place of `direction`, if decay or the learning rate belong inside the
+        rule. `learning_rate` is a scalar tensor; so is `weight_decay`, or None for no decay.
+        """
+        direction, slots = self.direction(gradient, weight, step, slots)
+        if weight_decay is not None:
+            direction = direction + weight_decay * weight
+        return weight - learning_rate * direction, slots
+
+    def rule_for(self, variable) -> Callable[..., tuple[Any, tuple]]:
+        """Returns the function, like `update`, that moves `variable`; called in `build`."""
+        return self.update
+
+    def build(self, variables):
+        if self.built:
+            return
+        super().build(variables)
+        excluded = [Group(self._undecayed, weight_decay=0.0)] if self._undecayed else []
+        self._policies = Policies([*self.groups, *excluded], variables)
+        for transform in self.gradient_transforms:
+            transform.build(variables)
+        slots = [self._add_slots(name) for name in self.slots]
+        self._slots = tuple(zip(*slots, strict=True)) if slots else ((),) * len(variables)
+        self._rules = tuple(self.rule_for(v) for v in variables)
+
+    def _update(self, gradients, variables):
+        indices = [self._get_variable_index(v) for v in variables]
+        policies = [self._policies.of(i) for i in indices]
+        moving = [n for n, policy in enumerate(policies) if not policy.frozen]
+        gradients, variables = [gradients[n] for n in moving], [variables[n] for n in moving]
+        indices, policies = [indices[n] for n in moving], [policies[n] for n in moving]
+        step = ops.cast(self.iterations + 1, "float32")
+        for transform in (*self.gradient_transforms, *self._clips()):
+            gradients = transform(gradients, variables, step)
+        learning_rate = ops.cast(self.learning_rate, "float32")
+        decay = self.weight_decay
+        decay = _scalar(decay(self._clock()) if isinstance(decay, Schedule) else decay)
+        kernels = {rule: functools.partial(_move, rule) for rule in dict.fromkeys(self._rules)}
+        jobs = [
+            (
+                kernels[self._rules[i]],
+                (
+                    gradient,
+                    read(variable),
+                    step,
+                    tuple(read(slot) for slot in self._slots[i]),
+                    learning_rate * policy.lr_multiplier,
+                    decay if policy.weight_decay is None else _scalar(policy.weight_decay),
+                ),
+            )
+            for gradient, variable, i, policy in zip(
+                gradients, variables, indices, policies, strict=True
+            )
+        ]
+        moved = _backend.update_each(jobs)
+        weights = [
+            weight if variable.constraint is None else variable.constraint(weight)
+            for variable, (weight, _) in zip(variables, moved, strict=True)
+        ]
+        if self.use_ema:
+            weights = self._average(weights, indices)
+        slots = [
+            pair
+            for i, (_, new) in zip(indices, moved, strict=True)
+            for pair in zip(self._slots[i], new, strict=True)
+        ]
+        _backend.assign([*variables, *(s for s, _ in slots)], [*weights, *(n for _, n in slots)])
+
+    def _average(self, weights, indices):
+        """Updates the averages; returns the weights, or, when it is due, the averages."""
+        update = read(self.iterations)
+        keep = ops.where(update == 0, 0.0, self.ema_momentum)
+        averages = [self._model_variables_moving_average[i] for i in indices]
+        new = [
+            keep * read(average) + (1 - keep) * ops.cast(weight, average.dtype)
+            for average, weight in zip(averages, weights, strict=True)
+        ]
+        _backend.assign(averages, new)
+        if not self.ema_overwrite_frequency:
+            return weights
+        due = (update + 1) % self.ema_overwrite_frequency == 0
+        return [
+            ops.where(due, average, ops.cast(weight, average.dtype))
+            for average, weight in zip(new, weights, strict=True)
+        ]
+
+    def _clips(self) -> list[Transform]:
+        """Returns Keras' clipping arguments as transforms, exact and after the all-reduce."""
+        limits = (
+            (NormClip, self.clipnorm),
+            (GlobalNormClip, self.global_clipnorm),
+            (ValueClip, self.clipvalue),
+        )
+        return [clip(limit) for clip, limit in limits if limit]
+
+    def _clock(self):
+        """Returns the step that schedules are asked about."""
+        return self.iterations if self.schedule_unit == "update" else self._iterations
+
+    def _get_current_learning_rate(self):
+        if isinstance(self._learning_rate, Schedule):
+            return self._learning_rate(self._clock())
+        return super()._get_current_learning_rate()
+
+    def exclude_from_weight_decay(self, var_list=None, var_names=None):
+        """Takes weight decay off weights, before `build`; saved with the config.
+
+        Args:
+            var_list: Variables to exclude.
+            var_names: Regular expressions; a weight is excluded if one occurs in its path.
+        """
+        if self.built:
+            raise ValueError(
+                "`exclude_from_weight_decay` must be called before the optimizer is built, that "
+                "is before the first step."
+            )
+        exact = [_match.literal(_match.path(v)) for v in var_list or ()]
+        within = [f"[^/]*(?:{name})[^/]*" for name in _check.patterns("var_names", var_names)]
+        self._undecayed = (*exact, *within)
+
+    def get_config(self):
+        config = super().get_config()
+        return config | ({"undecayed": list(self._undecayed)} if self._undecayed else {})
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        undecayed = tuple(config.get("undecayed", ()))
+        config = {name: value for name, value in config.items() if name != "undecayed"}
+        optimizer = super().from_config(config, custom_objects)
+        optimizer._undecayed = undecayed
+        return optimizer
+
+    def save_own_variables(self, store):
+        super().save_own_variables(store)
+        if self.built and self._policies.groups:
+            store["groups"] = self._policies.table
+
+    def load_own_variables(self, store):
+        if self.built and "groups" in store.keys():
+            self._policies.restore(store["groups"])
+            store = {name: store[name] for name in store.keys() if name != "groups"}
+        super().load_own_variables(store)
+
+
+def _move(rule, gradient, weight, step, slots, learning_rate, weight_decay):
+    """Calls a pure rule with all its tensors in the weight's working dtype."""
+    dtype = working_dtype(weight)
+    learning_rate = ops.cast(learning_rate, dtype)
+    if weight_decay is not None:
+        weight_decay = ops.cast(weight_decay, dtype)
+    return rule(gradient, ops.cast(weight, dtype), step, slots, learning_rate, weight_decay)
+
+
+def _scalar(weight_decay):
+    """Returns a decay as a tensor, so that equal shapes share a kernel, or None if there is none."""
+    none = weight_decay is None or (isinstance(weight_decay, float) and weight_decay == 0)
+    return None if none else ops.cast(weight_decay, "float32")
+
+
+def accumulation_steps(value: int | None) -> int | None:
+    """Returns `value` if it may be a number of batches to accumulate."""
+    return value if value is None else _check.integer("gradient_accumulation_steps", value, low=2)
+
+
+def transforms_of(name: str, value: Any) -> tuple[Transform, ...]:
+    """Returns `value` as a tuple if it is a list of transforms."""
+    return _all(name, value, Transform)
+
+
+def _learning_rate(value: LearningRate) -> LearningRate:
+    if isinstance(value, Schedule) or callable(value):
+        return value
+    if not isinstance(value, numbers.Real):
+        raise TypeError(
+            "`learning_rate` must be a number, a LearningRateSchedule, or a callable without "
+            f"arguments. {_check.received('learning_rate', value)}"
+        )
+    return _check.in_range("learning_rate", value, low=0)
+
+
+def _positive(name: str, value: float | None) -> float | None:
+    return None if value is None else _check.in_range(name, value, low=0, closed="neither")
+
+
+def _all(name: str, values: Any, kind: type) -> tuple:
+    what = f"a list of keras_optkit {kind.__name__} objects"
+    _check.instance(name, values, (list, tuple), what)
+    return tuple(_check.instance(name, value, kind, what) for value in values)

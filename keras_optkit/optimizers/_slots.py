@@ -1,0 +1,40 @@
+"""State variables of optimizers."""
+
+import keras
+from keras import ops
+
+from keras_optkit import _backend, _match
+
+
+def working_dtype(variable) -> str:
+    """Returns the dtype to compute in: that of `variable`, but never less than float32.
+
+    In bfloat16 `0.999` is `1.0`, so `1 - beta_2**t` is 0 and Adam's step with it.
+    """
+    dtype = keras.backend.standardize_dtype(variable.dtype)
+    return "float32" if dtype in ("float16", "bfloat16") else dtype
+
+
+def add_slot(optimizer, variable, name: str):
+    """Adds a state variable shaped and placed like `variable`, in its working dtype, of zeros.
+
+    To start it at the weight's value, assign a copy in the first step: TensorFlow calls `build`
+    while tracing and would drop an assignment there, and weights may be set after it.
+    """
+    return optimizer.add_variable(
+        shape=variable.shape,
+        dtype=working_dtype(variable),
+        layout=getattr(variable, "_layout", None),
+        name=f"{_match.path(variable).replace('/', '_').replace(':', '_')}_{name}",
+    )
+
+
+def read(variable, dtype: str | None = None):
+    """Returns `variable`, or a tensor as it is, as a tensor: not all of `ops` take variables."""
+    tensor = _backend.read(variable) if isinstance(variable, keras.Variable) else variable
+    return tensor if dtype is None else ops.cast(tensor, dtype)
+
+
+def copy(variable):
+    """Returns the value of `variable` in memory of its own, since JAX donates buffers."""
+    return ops.copy(read(variable, working_dtype(variable)))

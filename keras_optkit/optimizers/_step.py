@@ -1,0 +1,163 @@
+"""One training step, for rules and wrappers alike: what happens before the weights move."""
+
+import copy
+import warnings
+from collections.abc import Sequence
+from typing import Any, Self
+
+import keras
+from keras import ops
+
+from keras_optkit import _backend, _config
+from keras_optkit.optimizers._slots import add_slot, read, working_dtype
+
+
+class Step(keras.optimizers.Optimizer):
+    """Unscales, sums over replicas and accumulates gradients, then calls `_update` once.
+
+    Keras counts calls of `apply` in `_iterations`. Everything here goes by `iterations`, the
+    number of updates, which differs under gradient accumulation.
+    """
+
+    def _update(self, gradients: list, variables: list) -> None:
+        """Moves `variables` by `gradients`: dense, unscaled, summed and accumulated."""
+        raise NotImplementedError
+
+    def build(self, variables):
+        # Keras would keep sums and averages in the dtype of the weights, too coarse in bfloat16.
+        steps, use_ema = self.gradient_accumulation_steps, self.use_ema
+        self.gradient_accumulation_steps, self.use_ema = None, False
+        super().build(variables)
+        self.gradient_accumulation_steps, self.use_ema = steps, use_ema
+        if use_ema:
+            self._model_variables_moving_average = self._add_slots("average")
+        if steps:
+            self._accumulated_gradients = self._add_slots("gradient_accumulator")
+
+    def _add_slots(self, name: str) -> list:
+        """Adds a state variable for each weight; none where the gradient is the new value."""
+        return [
+            None if self._overwrite_variable_with_gradient(v) else add_slot(self, v, name)
+            for v in self._trainable_variables
+        ]
+
+    def apply(self, grads, trainable_variables=None):
+        gradients = list(grads)
+        if not gradients:
+            return
+        variables = self._variables_for(gradients, trainable_variables)
+        with _backend.no_gradient(), keras.name_scope(self.name):
+            gradients, variables = self._filter_empty_gradients(gradients, variables)
+            gradients, variables = self._overwrite_variables_directly_with_gradients(
+                gradients, variables
+            )
+            if gradients:
+                scale = self.loss_scale_factor or 1
+                gradients = [
+                    ops.cast(_backend.dense(g), working_dtype(v)) / scale
+                    for g, v in zip(gradients, variables, strict=True)
+                ]
+                self._accumulate(_backend.sum_over_replicas(gradients), variables)
+            self._iterations.assign_add(1)
+
+    def _variables_for(self, gradients: Sequence, variables: Sequence | None) -> list:
+        if variables is not None:
+            variables = list(variables)
+            if not self.built:
+                with keras.name_scope(self.name):
+                    self.build(variables)
+            self._check_variables_are_known(variables)
+        elif self.built:
+            variables = list(self._trainable_variables)
+        else:
+            raise ValueError(
+                f"{self.name} must know the variables to move. Pass `trainable_variables`, or "
+                "call `optimizer.build(trainable_variables)` first."
+            )
+        if len(gradients) != len(variables):
+            raise ValueError(
+                "`grads` must hold one gradient, or None, for each variable. Received: "
+                f"{len(gradients)} gradients for {len(variables)} variables."
+            )
+        return variables
+
+    def _accumulate(self, gradients: list, variables: list) -> None:
+        steps = self.gradient_accumulation_steps
+        if not steps:
+            self._update(gradients, variables)
+            return
+        count = read(self._iterations) % steps
+        sums = [self._accumulated_gradients[self._get_variable_index(v)] for v in variables]
+        totals = [
+            ops.where(count == 0, gradient, read(total) + gradient)
+            for gradient, total in zip(gradients, sums, strict=True)
+        ]
+        _backend.assign(sums, totals)
+        _backend.cond(
+            count == steps - 1,
+            lambda: self._update([total / steps for total in totals], variables),
+            [*self._trainable_variables, *self._state()],
+        )
+
+    def _state(self) -> list:
+        """Returns the optimizer variables that an update may write."""
+        steps = self.gradient_accumulation_steps
+        counted = [self._iterations, *(self._accumulated_gradients if steps else ())]
+        outside = {id(v) for v in counted}
+        return [v for v in self.variables if id(v) not in outside]
+
+    def _overwrite_model_variables_with_average_value(self, trainable_variables):
+        averages = self._model_variables_moving_average
+        pairs = [
+            (v, a) for v, a in zip(trainable_variables, averages, strict=True) if a is not None
+        ]
+        # Copies: JAX donates the arrays of both, and must not be given one array twice.
+        _backend.assign([v for v, _ in pairs], [ops.copy(read(a)) for _, a in pairs])
+
+    def save_own_variables(self, store):
+        for i, variable in enumerate(self._variables):  # a wrapper's inner optimizer saves itself
+            store[str(i)] = ops.convert_to_numpy(variable)
+
+    def load_own_variables(self, store):
+        names = [str(i) for i in range(len(self._variables))]
+        if sorted(store.keys()) != sorted(names):
+            warnings.warn(
+                f"The state of optimizer {self.name!r} is not loaded, so it starts afresh: the "
+                f"file has {len(store.keys())} variables, the optimizer {len(names)}. "
+                + (
+                    "It was saved with other arguments, such as other slots, averages or "
+                    "accumulation."
+                    if self.built
+                    else "The optimizer is not built: call `optimizer.build(model."
+                    "trainable_variables)` before loading weights."
+                ),
+                stacklevel=2,
+            )
+            return
+        for name, variable in zip(names, self._variables, strict=True):
+            variable.assign(store[name])
+
+    def set_weights(self, weights):
+        for variable, weight in zip(self.variables, weights, strict=True):
+            variable.assign(weight)
+
+    def get_config(self) -> dict[str, Any]:
+        config = {}
+        for name in _config.parameters(type(self)):
+            value = self._learning_rate if name == "learning_rate" else getattr(self, name)
+            if isinstance(value, keras.Variable):
+                value = float(keras.ops.convert_to_numpy(value))
+            config[name] = _config.serialize(value)
+        return config
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: dict | None = None) -> Self:
+        return cls(**_config.deserialize(config, custom_objects))
+
+    def __deepcopy__(self, memo) -> Self:
+        twin = type(self).from_config(copy.deepcopy(self.get_config(), memo))
+        memo[id(self)] = twin
+        if self.built:
+            twin.build(self._trainable_variables)
+            twin.set_weights([ops.convert_to_numpy(v) for v in self.variables])
+        return twin
