@@ -4,6 +4,7 @@ Importing this package registers its classes with Keras, as `keras_optkit>Name`,
 models load by themselves.
 """
 
+from keras_optkit import callbacks as callbacks
 from keras_optkit import optimizers as optimizers
 from keras_optkit import schedules as schedules
 from keras_optkit import transforms as transforms

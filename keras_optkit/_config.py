@@ -8,7 +8,7 @@ import keras
 
 
 def parameters(cls: type) -> dict[str, inspect.Parameter]:
-    """Returns the named constructor parameters of `cls`: its own and, through `**kwargs`, its bases'."""
+    """Returns the named constructor parameters of `cls`: its own and, by `**kwargs`, its bases'."""
     found: dict[str, inspect.Parameter] = {}
     for base in cls.__mro__:
         if "__init__" not in vars(base):

@@ -16,6 +16,9 @@ Each module here offers the same functions:
 - `no_gradient()`: a context in which nothing is recorded for differentiation.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import keras
 
 match keras.backend.backend():
@@ -32,12 +35,12 @@ match keras.backend.backend():
             "first import of keras."
         )
 
-assign = _framework.assign
-cond = _framework.cond
-dense = _framework.dense
-no_gradient = _framework.no_gradient
-read = _framework.read
-replica_count = _framework.replica_count
-seeded_normal = _framework.seeded_normal
-sum_over_replicas = _framework.sum_over_replicas
-update_each = _framework.update_each
+assign: Callable[..., Any] = _framework.assign
+cond: Callable[..., Any] = _framework.cond
+dense: Callable[..., Any] = _framework.dense
+no_gradient: Callable[..., Any] = _framework.no_gradient
+read: Callable[..., Any] = _framework.read
+replica_count: Callable[..., Any] = _framework.replica_count
+seeded_normal: Callable[..., Any] = _framework.seeded_normal
+sum_over_replicas: Callable[..., Any] = _framework.sum_over_replicas
+update_each: Callable[..., Any] = _framework.update_each

@@ -3,6 +3,7 @@
 import contextlib
 
 import jax
+import jax.core
 import keras
 from keras import ops
 from keras.src.backend.common.stateless_scope import get_stateless_scope

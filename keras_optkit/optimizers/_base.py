@@ -5,8 +5,8 @@ import numbers
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal, TypedDict
 
-import keras
 from keras import ops
+from keras.optimizers.schedules import LearningRateSchedule as Schedule
 
 from keras_optkit import _backend, _check, _match
 from keras_optkit._config import parameters
@@ -16,7 +16,6 @@ from keras_optkit.optimizers._step import Step
 from keras_optkit.optimizers.group import Group
 from keras_optkit.transforms import GlobalNormClip, NormClip, Transform, ValueClip
 
-Schedule = keras.optimizers.schedules.LearningRateSchedule
 LearningRate = float | Schedule | Callable[[], Any]
 ScheduleUnit = Literal["update", "batch"]
 
@@ -144,6 +143,8 @@ class Optimizer(Step):
         if self.built:
             return
         super().build(variables)
+        if self.use_ema:
+            self._model_variables_moving_average = self._add_slots("average")
         excluded = [Group(self._undecayed, weight_decay=0.0)] if self._undecayed else []
         self._policies = Policies([*self.groups, *excluded], variables)
         for transform in self.gradient_transforms:
@@ -162,7 +163,7 @@ class Optimizer(Step):
         for transform in (*self.gradient_transforms, *self._clips()):
             gradients = transform(gradients, variables, step)
         learning_rate = ops.cast(self.learning_rate, "float32")
-        decay = self.weight_decay
+        decay: Any = self.weight_decay
         decay = _scalar(decay(self._clock()) if isinstance(decay, Schedule) else decay)
         kernels = {rule: functools.partial(_move, rule) for rule in dict.fromkeys(self._rules)}
         jobs = [
@@ -281,7 +282,7 @@ def _move(rule, gradient, weight, step, slots, learning_rate, weight_decay):
 
 
 def _scalar(weight_decay):
-    """Returns a decay as a tensor, so that equal shapes share a kernel, or None if there is none."""
+    """Returns a decay as a tensor, so that equal shapes share a kernel; None if there is none."""
     none = weight_decay is None or (isinstance(weight_decay, float) and weight_decay == 0)
     return None if none else ops.cast(weight_decay, "float32")
 

@@ -29,8 +29,6 @@ class Step(keras.optimizers.Optimizer):
         self.gradient_accumulation_steps, self.use_ema = None, False
         super().build(variables)
         self.gradient_accumulation_steps, self.use_ema = steps, use_ema
-        if use_ema:
-            self._model_variables_moving_average = self._add_slots("average")
         if steps:
             self._accumulated_gradients = self._add_slots("gradient_accumulator")
 

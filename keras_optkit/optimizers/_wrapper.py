@@ -123,7 +123,7 @@ class Wrapper(Step):
     # `keras.callbacks.SwapEMAWeights` looks for these one level down only.
     @property
     def use_ema(self):
-        return getattr(getattr(self, "inner_optimizer", None), "use_ema", False)
+        return self.built and getattr(self.inner_optimizer, "use_ema", False)
 
     @use_ema.setter
     def use_ema(self, value):

@@ -62,17 +62,31 @@ class RAdam(Optimizer):
         rho_inf = 2 / (1 - self.beta_2) - 1
         self.threshold = _check.in_range("threshold", threshold, 4, rho_inf, closed="left")
         # Here, in Python's float64: in float32 `rho` can pass the threshold a step too early.
-        rho = (rho_inf - 2 * t / (self.beta_2**-t - 1) for t in itertools.count(1))
+        log = math.log(self.beta_2)
+        rho = (rho_inf - 2 * t / math.expm1(-t * log) for t in itertools.count(1))
         self._wait = next(t for t, value in enumerate(rho, 1) if value >= self.threshold)
 
     def direction(self, gradient, weight, step, slots):
         momentum, velocity = slots
         momentum = self.beta_1 * momentum + (1 - self.beta_1) * gradient
         velocity = self.beta_2 * velocity + (1 - self.beta_2) * ops.square(gradient)
-        m_hat = momentum / (1 - ops.power(self.beta_1, step))
-        debias = -ops.expm1(step * math.log(self.beta_2))  # float32 rounds 1 - beta_2^t badly
+        # expm1, as float32 rounds 1 - beta^t badly.
+        m_hat = momentum / -ops.expm1(step * math.log(self.beta_1)) if self.beta_1 else gradient
+        v_hat = velocity / -ops.expm1(step * math.log(self.beta_2))
         rho_inf = 2 / (1 - self.beta_2) - 1
-        rho = ops.maximum(rho_inf - 2 * step * (1 - debias) / debias, 4)  # keeps the root real
+        rho = ops.maximum(self._rho(step), 4)  # keeps the root real
         r = ops.sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho))
-        adam = r * m_hat / (ops.sqrt(velocity / debias) + self.epsilon)
+        adam = r * m_hat / (ops.sqrt(v_hat) + self.epsilon)
         return ops.where(step >= self._wait, adam, m_hat), (momentum, velocity)
+
+    def _rho(self, step):
+        """Returns `rho`, with `x = -t log(beta_2)` and `f = 1 - x / expm1(x)` by its series.
+
+        Early on, the formula as it stands subtracts two large numbers and keeps no digits.
+        """
+        scale = -2 / math.log(self.beta_2)
+        x = step * (2 / scale)
+        s = ops.minimum(x, 0.5)
+        series = s * (1 / 2 - s * (1 / 12 - s * s * (1 / 720 - s * s / 30240)))
+        f = ops.where(x < 0.5, series, 1 - x / ops.expm1(x))
+        return (2 / (1 - self.beta_2) - 1 - scale) + scale * f

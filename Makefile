@@ -1,0 +1,56 @@
+# Everything runs in .venv, made and filled on first use: Python 3.11, pip and make are enough.
+
+PYTHON        ?= python3
+KERAS_BACKEND ?= tensorflow
+BACKENDS      ?= tensorflow jax
+ARGS          ?=
+
+VENV := .venv
+BIN  := $(VENV)/bin
+PIP  := $(BIN)/python -m pip
+UV   := $(shell command -v uv 2>/dev/null)
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export TF_CPP_MIN_LOG_LEVEL := 2
+
+.PHONY: help demo test lint bench clean
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+
+help:  ## List these commands.
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s%s\n", $$1, $$2 }' Makefile
+
+demo: $(VENV)/$(KERAS_BACKEND).stamp $(VENV)/demo.stamp  ## See it work; KERAS_BACKEND=jax for another backend.
+	KERAS_BACKEND=$(KERAS_BACKEND) $(BIN)/python -m keras_optkit $(ARGS)
+
+test: $(BACKENDS:%=$(VENV)/%.stamp) $(VENV)/test.stamp  ## Run the tests; BACKENDS="jax torch", ARGS="-k radam -x".
+	$(BIN)/python scripts/run_tests.py $(BACKENDS) -- $(ARGS)
+
+lint: $(VENV)/dev.stamp  ## Check format, style, types and the floors.
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+bench: $(VENV)/$(KERAS_BACKEND).stamp $(VENV)/dev.stamp  ## Measure speed; KERAS_BACKEND=jax for another backend.
+	KERAS_BACKEND=$(KERAS_BACKEND) $(BIN)/python -m pytest benchmarks $(ARGS)
+
+clean:  ## Remove .venv, builds and caches.
+	rm -rf $(VENV) build dist .benchmarks .hypothesis .import_linter_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# A stamp stands for an installed set of packages: an extra of pyproject.toml, unless named here.
+SYSTEM := $(shell uname -s -m | tr ' ' -)
+packages-tensorflow := '$(if $(filter Linux-x86_64,$(SYSTEM)),tensorflow-cpu,tensorflow)>=2.21'
+packages-torch      := 'torch==2.13.0' schedulefree
+
+INSTALL = $(if $(UV),uv pip install --python $(BIN)/python,$(PIP) install)
+# Only pip heeds PIP_FIND_LINKS, which may offer a torch without CUDA.
+$(VENV)/torch.stamp: INSTALL = $(PIP) install
+
+$(VENV)/%.stamp: pyproject.toml | $(VENV)/pyvenv.cfg
+	$(INSTALL) $(or $(packages-$*),--editable '.[$*]')
+	@touch $@
+
+$(VENV)/pyvenv.cfg:
+	$(if $(UV),uv venv --seed --python $(PYTHON) $(VENV),$(PYTHON) -m venv $(VENV))

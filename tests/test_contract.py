@@ -1,0 +1,162 @@
+"""What every registered class must do. A class without a line in `INSTANCES` fails the suite."""
+
+import shutil
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+import keras_optkit as ko
+from keras_optkit import callbacks, optimizers, schedules, transforms
+from keras_optkit._registry import PACKAGE, REGISTRY
+from keras_optkit.testing import CHECKS, check_optimizer
+from keras_optkit.testing._models import assert_same, fit, network, state
+
+SGD = keras.optimizers.SGD
+
+# An optimizer's line takes keyword arguments; its steps are large enough to move bfloat16.
+INSTANCES = {
+    "AdaptiveClip": lambda: transforms.AdaptiveClip(0.01, exclude="head"),
+    "Centralize": lambda: transforms.Centralize(),
+    "GlobalNormClip": lambda: transforms.GlobalNormClip(0.5),
+    "GradientMonitor": lambda: callbacks.GradientMonitor(every=2),
+    "GradientNoise": lambda: transforms.GradientNoise(0.1, seed=3),
+    "Group": lambda: optimizers.Group(["bias", "head"], lr_multiplier=0.5, weight_decay=0.1),
+    "LARS": lambda **kwargs: optimizers.LARS(1.0, trust_coefficient=0.01, **kwargs),
+    "Lookahead": lambda **kwargs: optimizers.Lookahead(
+        optimizers.RAdam(0.01), sync_period=2, **kwargs
+    ),
+    "NormClip": lambda: transforms.NormClip(0.5),
+    "RAdam": lambda **kwargs: optimizers.RAdam(0.01, **kwargs),
+    "Sequence": lambda: schedules.Sequence([0.01, schedules.Warmup(0.02, 2)], [3]),
+    "Transformed": lambda **kwargs: optimizers.Transformed(
+        SGD(0.1, momentum=0.9), [transforms.GlobalNormClip(0.1)], **kwargs
+    ),
+    "ValueClip": lambda: transforms.ValueClip(0.1),
+    "Warmup": lambda: schedules.Warmup(keras.optimizers.schedules.CosineDecay(0.01, 10), steps=3),
+    "ZeroNonFinite": lambda: transforms.ZeroNonFinite(),
+}
+OPTIMIZERS = [
+    name for name in INSTANCES if issubclass(REGISTRY.get(name, object), keras.optimizers.Optimizer)
+]
+PARTS = [name for name in INSTANCES if name not in OPTIMIZERS]
+
+
+def within(name):
+    """Returns a maker of an optimizer that the part called `name` takes part in."""
+    part = INSTANCES[name]()
+    if isinstance(part, transforms.Transform):
+        return lambda: optimizers.RAdam(0.01, gradient_transforms=[INSTANCES[name]()])
+    if isinstance(part, schedules.Schedule):
+        return lambda: optimizers.RAdam(INSTANCES[name](), weight_decay=INSTANCES[name]())
+    if isinstance(part, optimizers.Group):
+        return lambda: optimizers.RAdam(0.01, weight_decay=0.1, groups=[INSTANCES[name]()])
+    return None
+
+
+TRAINING_PARTS = [name for name in PARTS if within(name)]
+
+
+def test_every_registered_class_has_a_line():
+    assert sorted(REGISTRY) == sorted(INSTANCES)
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_optimizer(name, check):
+    check(INSTANCES[name])
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_part_is_saved_by_name_and_comes_back(name):
+    part = INSTANCES[name]()
+    saved = keras.saving.serialize_keras_object(part)
+    assert saved["registered_name"] == f"{PACKAGE}>{name}"
+    twin = keras.saving.deserialize_keras_object(saved)
+    assert type(twin) is type(part)
+    assert twin.get_config() == part.get_config()
+    for argument in part.get_config():
+        assert f"{argument}:" in type(part).__doc__, f"the docstring does not explain {argument}"
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "torch" or not shutil.which("g++"),
+    reason="the other backends compile in every test; torch.compile needs a C++ compiler",
+)
+def test_torch_compile_does_what_it_does_eagerly():
+    def make():
+        inner = optimizers.RAdam(0.01, gradient_accumulation_steps=2)
+        return optimizers.Lookahead(inner, sync_period=2)
+
+    compiled = fit(network(), make(), jit_compile=True, epochs=2)
+    plain = fit(network(), make(), epochs=2)
+    assert_same(compiled.get_weights(), plain.get_weights(), "jit_compile", atol=1e-5)
+
+
+@pytest.mark.parametrize("name", TRAINING_PARTS)
+def test_part_trains_the_same_compiled(name):
+    make = within(name)
+    if keras.backend.backend() == "torch":
+        pytest.skip("Keras runs torch eagerly")
+    compiled = fit(network(), make(), jit_compile=True)
+    plain = fit(network(), make(), jit_compile=False)
+    assert_same(compiled.get_weights(), plain.get_weights(), "jit_compile", atol=1e-5)
+
+
+def test_a_new_process_goes_on_bit_for_bit_without_custom_objects(tmp_path):
+    makers = {name: INSTANCES[name] for name in OPTIMIZERS}
+    makers |= {name: within(name) for name in TRAINING_PARTS}
+    expected = {}
+    for name, make in makers.items():
+        model = fit(network(built=False), make())
+        model.save(tmp_path / f"{name}.keras")
+        expected[name] = state(fit(model))
+    script = f"""
+import numpy, sys
+from pathlib import Path
+import keras, keras_optkit
+from keras_optkit.testing._models import fit, state
+for name in {list(makers)}:
+    model = keras.saving.load_model(Path(sys.argv[1]) / f"{{name}}.keras")
+    numpy.savez(Path(sys.argv[1]) / f"{{name}}.npz", *state(fit(model)))
+"""
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True)
+    for name in makers:
+        with np.load(tmp_path / f"{name}.npz") as resumed:
+            assert_same([resumed[key] for key in resumed], expected[name], name)
+
+
+def test_ema_weights_swap_through_wrappers():
+    def make():
+        clip = transforms.GlobalNormClip(1.0)
+        return optimizers.Lookahead(optimizers.Transformed(SGD(0.1, use_ema=True), [clip]))
+
+    swap = keras.callbacks.SwapEMAWeights()
+    model = fit(network(), make(), callbacks=[swap])
+    averages = [v.numpy() for v in model.optimizer._model_variables_moving_average]
+    assert_same(model.get_weights(), averages, "after fit the weights are the averages")
+    fit(model, callbacks=[swap])  # a second fit, where Keras' own average crashes JAX
+
+
+def test_check_optimizer_finds_what_is_wrong():
+    class Forgetful(ko.optimizers.Optimizer):
+        """Keeps its momentum where nothing saves it.
+
+        Args:
+            momentum: Share of the last step.
+        """
+
+        def __init__(self, momentum=0.9, **kwargs):
+            super().__init__(0.1, **kwargs)
+            self.momentum = momentum
+
+        def direction(self, gradient, weight, step, slots):
+            return gradient * step, slots  # fine; what is wrong is below
+
+        def get_config(self):
+            return {"name": self.name}
+
+    with pytest.raises(AssertionError, match=r"holds_every_argument.*\n.*momentum"):
+        check_optimizer(Forgetful)
