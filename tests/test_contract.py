@@ -59,6 +59,21 @@ def within(name):
 TRAINING_PARTS = [name for name in PARTS if within(name)]
 
 
+def all_parts():
+    """Returns an optimizer in which every transform, schedule and group takes part."""
+    parts = [INSTANCES[name]() for name in TRAINING_PARTS]
+    decay, rate = (part for part in parts if isinstance(part, schedules.Schedule))
+    return optimizers.RAdam(
+        rate,
+        weight_decay=decay,
+        gradient_transforms=[part for part in parts if isinstance(part, transforms.Transform)],
+        groups=[part for part in parts if isinstance(part, optimizers.Group)],
+    )
+
+
+MAKERS = {name: INSTANCES[name] for name in OPTIMIZERS} | {"every part": all_parts}
+
+
 def test_every_registered_class_has_a_line():
     assert sorted(REGISTRY) == sorted(INSTANCES)
 
@@ -106,10 +121,8 @@ def test_part_trains_the_same_compiled(name):
 
 
 def test_a_new_process_goes_on_bit_for_bit_without_custom_objects(tmp_path):
-    makers = {name: INSTANCES[name] for name in OPTIMIZERS}
-    makers |= {name: within(name) for name in TRAINING_PARTS}
     expected = {}
-    for name, make in makers.items():
+    for name, make in MAKERS.items():
         model = fit(network(built=False), make())
         model.save(tmp_path / f"{name}.keras")
         expected[name] = state(fit(model))
@@ -118,12 +131,12 @@ import numpy, sys
 from pathlib import Path
 import keras, keras_optkit
 from keras_optkit.testing._models import fit, state
-for name in {list(makers)}:
+for name in {list(MAKERS)}:
     model = keras.saving.load_model(Path(sys.argv[1]) / f"{{name}}.keras")
     numpy.savez(Path(sys.argv[1]) / f"{{name}}.npz", *state(fit(model)))
 """
     subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True)
-    for name in makers:
+    for name in MAKERS:
         with np.load(tmp_path / f"{name}.npz") as resumed:
             assert_same([resumed[key] for key in resumed], expected[name], name)
 

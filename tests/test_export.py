@@ -15,7 +15,8 @@ tf = pytest.importorskip("tensorflow")
 def test_export_gives_a_saved_model_that_plain_tensorflow_serves(name, tmp_path):
     model = fit(network(), INSTANCES[name]())
     model.export(tmp_path / "model", verbose=False)
-    served = tf.saved_model.load(str(tmp_path / "model")).serve(data()[0])
+    loaded = tf.saved_model.load(str(tmp_path / "model"))
+    served = loaded.serve(data()[0])
     np.testing.assert_allclose(served, model.predict(data()[0], verbose=0), rtol=1e-6, atol=1e-6)
 
 
@@ -24,6 +25,7 @@ def test_export_gives_a_saved_model_that_plain_tensorflow_serves(name, tmp_path)
 def test_tf_saved_model_and_checkpoint(name, tmp_path):
     model = fit(network(), INSTANCES[name]())
     tf.saved_model.save(model, str(tmp_path / "model"))
-    served = tf.saved_model.load(str(tmp_path / "model"))(data()[0])
+    loaded = tf.saved_model.load(str(tmp_path / "model"))
+    (served,) = loaded.signatures["serving_default"](tf.constant(data()[0])).values()
     np.testing.assert_allclose(served, model.predict(data()[0], verbose=0), rtol=1e-6, atol=1e-6)
     tf.train.Checkpoint(model=model).save(str(tmp_path / "checkpoint"))

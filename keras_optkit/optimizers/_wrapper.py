@@ -175,7 +175,7 @@ def _every_gradient(inner, gradients: list, variables: list) -> tuple[list, list
     """Returns what `inner.apply`, which sums over replicas again, is to be called with."""
     count = _backend.replica_count()
     known = {id(v): g / count for v, g in zip(variables, gradients, strict=True)}
-    if not isinstance(inner, keras.optimizers.MultiOptimizer):
+    if not isinstance(inner, getattr(keras.optimizers, "MultiOptimizer", ())):  # new in 3.15
         return list(known.values()), variables
     every = list(inner._trainable_variables)  # it wants all of them, with None where none is
     return [known.get(id(v)) for v in every], every

@@ -83,6 +83,10 @@ class Lookahead(Wrapper):
                 read(s) + self.slow_step * (read(f, s.dtype) - read(s))
                 for s, f in zip(self._slow, fast, strict=True)
             ]
+            new = [  # what lies between two weights of norm 1 is shorter
+                value if f.constraint is None else f.constraint(value)
+                for value, f in zip(new, fast, strict=True)
+            ]
             _backend.assign(fast + reset, new + [ops.zeros_like(read(m)) for m in reset])
 
         due = (self.updates + 1) % self.sync_period == 0

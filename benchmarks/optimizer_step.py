@@ -1,0 +1,232 @@
+"""What one update costs: ours, Keras' and optax's or torch's, interleaved in one run.
+
+    KERAS_BACKEND=jax python benchmarks/optimizer_step.py
+
+Each contestant moves the same variables by the same gradients, nothing else. The repeats of all
+of them take turns, so that what else the machine does hits all alike; the table gives medians as
+ratios to Keras' AdamW of the same mode and shape set, and the seconds of the first call, which
+traces and compiles. Memory that must move: every word of gradient, weight and slots, read and
+written once; `of memory bandwidth` is that over the time of a step and a measured copy.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import numpy as np
+
+from keras_optkit import optimizers, transforms
+
+BACKEND = keras.backend.backend()
+RESULTS = Path(__file__).parent / "results"
+
+
+def mlp_shapes() -> list[tuple[int, ...]]:
+    """Returns the shapes of an MLP of 10 million weights."""
+    widths = [1024, 2048, 2048, 1536, 512]
+    return [s for i, o in zip(widths, widths[1:], strict=False) for s in ((i, o), (o,))]
+
+
+def transformer_shapes(layers: int = 12, width: int = 128) -> list[tuple[int, ...]]:
+    """Returns 150 shapes of a small transformer: many variables, 3 million weights."""
+    square, wide = (width, width), (width, 4 * width)
+    layer = [square, square, square, square, wide, wide[::-1]]
+    layer += [(width,), (width,), (width,), (width,), (4 * width,), (width,)]
+    ends = [(512, width), (width,), (width,), (width, 512), (512,), (64, width)]
+    return layers * layer + ends
+
+
+SHAPES = {"10M MLP": mlp_shapes, "150-variable transformer": transformer_shapes}
+
+
+def contestants() -> dict[str, Callable[[], keras.optimizers.Optimizer]]:
+    """Returns makers of optimizers, ours and Keras', each with its number of slots."""
+    adamw, clip = keras.optimizers.AdamW, transforms.AdaptiveClip
+    return {
+        "keras AdamW": lambda: adamw(1e-4),
+        "keras AdamW again": lambda: adamw(1e-4),  # how far equals differ
+        "keras AdamW, accumulating 4": lambda: adamw(1e-4, gradient_accumulation_steps=4),
+        "keras AdamW, global_clipnorm": lambda: adamw(1e-4, global_clipnorm=1.0),
+        "RAdam": lambda: optimizers.RAdam(1e-4, weight_decay=4e-3),
+        "RAdam, accumulating 4": lambda: optimizers.RAdam(
+            1e-4, weight_decay=4e-3, gradient_accumulation_steps=4
+        ),
+        "RAdam, global_clipnorm": lambda: optimizers.RAdam(
+            1e-4, weight_decay=4e-3, global_clipnorm=1.0
+        ),
+        "RAdam, AdaptiveClip": lambda: optimizers.RAdam(
+            1e-4, weight_decay=4e-3, gradient_transforms=[clip()]
+        ),
+        "LARS": lambda: optimizers.LARS(0.1, weight_decay=4e-3),
+        "Lookahead(RAdam)": lambda: optimizers.Lookahead(optimizers.RAdam(1e-4, weight_decay=4e-3)),
+        "Lookahead(keras AdamW)": lambda: optimizers.Lookahead(adamw(1e-4)),
+        "Transformed(keras AdamW, AdaptiveClip)": lambda: optimizers.Transformed(
+            adamw(1e-4), [clip()]
+        ),
+    }
+
+
+def arrays(shapes) -> tuple[list, list]:
+    """Returns start values and gradients."""
+    rng = np.random.default_rng(0)
+    draw = lambda: [0.1 * rng.normal(size=s).astype("float32") for s in shapes]  # noqa: E731
+    return draw(), draw()
+
+
+def keras_step(make, values, gradients, mode: str) -> Callable[[], None]:
+    """Returns a function that does one update and waits for it."""
+    variables = [keras.Variable(v, name=f"w{i}") for i, v in enumerate(values)]
+    optimizer = make()
+    optimizer.build(variables)
+    if BACKEND == "jax":
+        import jax
+
+        move = jax.jit(optimizer.stateless_apply, donate_argnums=(0, 2))
+        state = [v.value for v in optimizer.variables], [v.value for v in variables]
+        gradients = [jax.numpy.asarray(g) for g in gradients]
+
+        def step():
+            nonlocal state
+            weights, slots = move(state[0], gradients, state[1])
+            state = jax.block_until_ready((slots, weights))
+
+    elif BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        apply = tf.function(
+            lambda *g: optimizer.apply(list(g), variables), jit_compile=mode == "xla"
+        )
+        gradients = [tf.constant(g) for g in gradients]
+
+        def step():
+            apply(*gradients)
+            variables[-1].numpy()
+
+    else:
+        import torch
+
+        gradients = [torch.from_numpy(g) for g in gradients]
+
+        def step():
+            with torch.no_grad():
+                optimizer.apply(gradients, variables)
+
+    return step
+
+
+def optax_step(make, values, gradients, lookahead: bool) -> Callable[[], None]:
+    """Returns the same for an optax optimizer."""
+    import jax
+    import optax
+
+    optimizer = make(optax)
+    gradients = [jax.numpy.asarray(g) for g in gradients]
+    weights = [jax.numpy.array(v) for v in values]
+    if lookahead:
+        weights = optax.LookaheadParams(weights, [jax.numpy.array(v) for v in values])
+    state = optimizer.init(weights)
+
+    def move(weights, state, gradients):
+        updates, state = optimizer.update(gradients, state, weights)
+        return optax.apply_updates(weights, updates), state
+
+    move = jax.jit(move, donate_argnums=(0, 1))
+
+    def step():
+        nonlocal weights, state
+        weights, state = jax.block_until_ready(move(weights, state, gradients))
+
+    return step
+
+
+def torch_step(make, values, gradients) -> Callable[[], None]:
+    """Returns the same for a torch optimizer."""
+    import torch
+
+    weights = [torch.nn.Parameter(torch.from_numpy(v.copy())) for v in values]
+    for weight, gradient in zip(weights, gradients, strict=True):
+        weight.grad = torch.from_numpy(gradient)
+    return make(torch.optim, weights).step
+
+
+def others() -> dict[str, Callable]:
+    """Returns makers of steps by the frameworks' own libraries."""
+    if BACKEND == "jax":
+        library = {
+            "optax adamw": lambda o: o.adamw(1e-4, weight_decay=4e-3),
+            "optax radam": lambda o: o.radam(1e-4),
+            "optax lars": lambda o: o.lars(0.1, weight_decay=4e-3),
+            "optax lookahead(adamw)": lambda o: o.lookahead(o.adamw(1e-4), 6, 0.5),
+        }
+        return {n: lambda v, g, n=n, m=m: optax_step(m, v, g, "lookahead" in n) for n, m in library.items()}
+    if BACKEND == "torch":
+        library = {
+            "torch AdamW foreach": lambda o, w: o.AdamW(w, 1e-4, foreach=True),
+            "torch RAdam foreach": lambda o, w: o.RAdam(w, 1e-4, foreach=True),
+        }
+        return {n: lambda v, g, m=m: torch_step(m, v, g) for n, m in library.items()}
+    return {}
+
+
+def measure(shapes, mode: str, repeats: int) -> list[dict]:
+    """Returns a row for each contestant."""
+    values, gradients = arrays(shapes)
+    makers = {n: lambda v, g, m=m: keras_step(m, v, g, mode) for n, m in contestants().items()}
+    steps, first, times = {}, {}, {}
+    for name, make in (makers | others()).items():
+        start = time.perf_counter()
+        steps[name] = make(values, gradients)
+        steps[name]()
+        first[name] = time.perf_counter() - start
+        for _ in range(7):  # a whole accumulation and Lookahead's whole cycle
+            steps[name]()
+        print(f"  {name}: first call {first[name]:.1f} s", flush=True)
+    for _ in range(repeats):
+        for name, step in steps.items():
+            start = time.perf_counter()
+            for _ in range(12):  # whole cycles, so that work done now and then is averaged
+                step()
+            times.setdefault(name, []).append((time.perf_counter() - start) / 12)
+    base = statistics.median(times["keras AdamW"])
+    return [
+        {
+            "optimizer": name,
+            "ratio": statistics.median(series) / base,
+            "milliseconds": 1e3 * statistics.median(series),
+            "fastest": 1e3 * min(series),
+            "first call": first[name],
+        }
+        for name, series in times.items()
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--only", default="", help="part of the name of a shape set")
+    arguments = parser.parse_args()
+    modes = {"tensorflow": ["graph", "xla"], "jax": ["jit"], "torch": ["eager"]}[BACKEND]
+    results = []
+    for title, shapes in SHAPES.items():
+        for mode in modes if arguments.only in title else []:
+            print(f"{BACKEND} {mode}, {title}", flush=True)
+            for row in measure(shapes(), mode, arguments.repeats):
+                results.append({"shapes": title, "mode": mode} | row)
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"optimizer_step_{BACKEND}.json").write_text(json.dumps(results, indent=1))
+    print("\n| shapes | mode | optimizer | ratio | ms | fastest | first call s |")
+    print("|---|---|---|---|---|---|---|")
+    for r in results:
+        numbers = f"{r['ratio']:.2f} | {r['milliseconds']:.2f} | {r['fastest']:.2f}"
+        print(f"| {r['shapes']} | {r['mode']} | {r['optimizer']} | {numbers} | {r['first call']:.1f} |")
+
+
+if __name__ == "__main__":
+    main()

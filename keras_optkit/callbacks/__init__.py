@@ -1,0 +1,5 @@
+"""Callbacks that watch training and report; they leave the model as they found it."""
+
+from keras_optkit.callbacks._base import Callback as Callback
+from keras_optkit.callbacks._flags import Flag as Flag
+from keras_optkit.callbacks.gradient_monitor import GradientMonitor as GradientMonitor

@@ -1,0 +1,92 @@
+"""Layers whose gradients need attention."""
+
+import dataclasses
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+Kind = Literal["vanishing", "exploding", "non-finite"]
+
+ADVICE = {
+    "vanishing": "try residual connections, normalization or He initialization",
+    "exploding": "try clipping, warmup, normalization or a lower learning rate",
+    "non-finite": "look for NaN in the data and for log or division by 0 in the loss, try clipping "
+    "or a lower learning rate",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Flag:
+    """One layer found in trouble.
+
+    Args:
+        kind: `"vanishing"`, `"exploding"` or `"non-finite"`.
+        layer: Name of the layer.
+        step: Number of updates before the one that was measured.
+        gradient_norm: Norm of the layer's gradient then.
+        message: The same in words, with advice.
+    """
+
+    kind: Kind
+    layer: str
+    step: int
+    gradient_norm: float
+    message: str
+
+
+class Watch:
+    """Raises flags, one of a kind for each layer.
+
+    Args:
+        vanishing: See `GradientMonitor`, as for the others.
+        exploding: ...
+        patience: ...
+    """
+
+    def __init__(self, vanishing: float, exploding: float, patience: int):
+        self.vanishing, self.exploding, self.patience = vanishing, exploding, patience
+        self.flags: list[Flag] = []
+        self._raised: set[tuple[Kind, str]] = set()
+        self._tiny: Counter[str] = Counter()  # measurements in a row
+
+    def check(self, step: int, layers: Sequence[str], values: np.ndarray) -> list[Flag]:
+        """Returns the flags that a measurement raises for the first time."""
+        norms = values[:, 0]
+        finite = np.isfinite(values).all(axis=1)
+        largest = int(np.argmax(np.where(finite, norms, -1.0)))
+        new = []
+        for layer, norm, fine in zip(layers, norms.tolist(), finite, strict=True):
+            tiny = fine and norm < self.vanishing * norms[largest]
+            self._tiny[layer] = self._tiny[layer] + 1 if tiny else 0
+            if not fine:
+                what = f"gradient norm {norm:.2g}" if not math.isfinite(norm) else "weights"
+                new.append(self._flag("non-finite", layer, step, norm, f"non-finite {what}"))
+            elif norm > self.exploding:
+                limit = f"gradient norm {norm:.2g}, above {self.exploding:g}"
+                new.append(self._flag("exploding", layer, step, norm, f"{limit}: exploding"))
+            elif self._tiny[layer] >= self.patience:
+                share = f"gradient {norm / norms[largest]:.1g} of that of {layers[largest]!r}"
+                new.append(self._flag("vanishing", layer, step, norm, f"{share}: vanishing"))
+        new = [flag for flag in new if (flag.kind, flag.layer) not in self._raised]
+        self._raised |= {(flag.kind, flag.layer) for flag in new}
+        self.flags += new
+        return new
+
+    @staticmethod
+    def _flag(kind: Kind, layer: str, step: int, norm: float, found: str) -> Flag:
+        message = f"layer {layer!r}, step {step}: {found}; {ADVICE[kind]}"
+        return Flag(kind, layer, step, norm, message)
+
+
+def messages(flags: Sequence[Flag]) -> list[str]:
+    """Returns a message for each kind of flag, which names all layers."""
+    kinds: dict[Kind, list[Flag]] = {}
+    for flag in flags:
+        kinds.setdefault(flag.kind, []).append(flag)
+    return [
+        first.message + (f". Likewise: {', '.join(f.layer for f in rest)}" if rest else "")
+        for first, *rest in kinds.values()
+    ]
