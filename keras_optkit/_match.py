@@ -34,10 +34,19 @@ def warn_unmatched(owner: str, patterns: Sequence[str], paths: Sequence[str]) ->
 
 
 def literal(variable_path: str, model_name: str | None = None) -> str:
-    """Returns a readable pattern for one path, which goes on matching without the model's name."""
+    r"""Returns a pattern for this path and no other, with or without the model's name in front.
+
+    Keras puts a model's name in front of the paths, or drops it, when it builds one anew. Where
+    `model_name` is not given, the first of three or more segments may be one.
+    """
+    head, _, tail = variable_path.partition("/")
     if model_name is not None:
-        variable_path = variable_path.removeprefix(f"{model_name}/")
-    escaped = "".join(rf"\{c}" if c in r"\.^$*+?{}[]|()" else c for c in variable_path)
-    head, slash, tail = escaped.partition("/")
-    # Keras may put the model's name in front of `layer/weight`, and drops it on reloading.
-    return f"(?:{head}/)?{tail}" if slash and "/" in tail and model_name is None else escaped
+        head, tail = model_name, variable_path.removeprefix(f"{model_name}/")
+    elif "/" not in tail:
+        head, tail = "", variable_path
+    return rf"\A(?:{_escape(head)}/)?{_escape(tail)}\Z" if head else rf"\A{_escape(tail)}\Z"
+
+
+def _escape(text: str) -> str:
+    """Returns a pattern for `text`, more readable than that of `re.escape`."""
+    return "".join(rf"\{c}" if c in r"\.^$*+?{}[]|()" else c for c in text)

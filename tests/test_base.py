@@ -212,7 +212,6 @@ def test_scheduled_decay_counts_like_the_learning_rate(unit, decays):
     np.testing.assert_array_equal(actual[1::2], 8 * np.cumprod(1 - np.array(decays)))
 
 
-@pytest.mark.xfail(reason="the inner optimizer's `_iterations` counts updates, not batches")
 def test_schedules_of_an_inner_optimizer_count_batches_if_told_so():
     schedule = Piecewise([1], [1.0, 0.25])
     inner = Descent(schedule, gradient_accumulation_steps=2, schedule_unit="batch")
@@ -295,7 +294,6 @@ def test_a_second_fit_with_averages_goes_on():
     assert int(model.optimizer.iterations) == 4
 
 
-@pytest.mark.xfail(reason="a weight that is never averaged ends `fit` as 0")
 def test_weights_without_gradients_are_not_lost_to_their_average():
     optimizer = Descent(0.5, use_ema=True)
     weights = make_weights({"used": 1.0, "unused": 1.0})
@@ -368,9 +366,6 @@ def test_half_precision_weights_move_by_float32_arithmetic(make, dtype):
 
 
 @pytest.mark.skipif(keras.backend.backend() == "jax", reason="JAX has no float64 unless told so")
-@pytest.mark.xfail(
-    keras.backend.backend() == "tensorflow", reason="`step` and `ema_momentum` stay float32"
-)
 @pytest.mark.parametrize("make", [RAdam, LARS, Descent])
 def test_float64_weights_stay_float64(make):
     start, gradients = problem(8)
@@ -522,7 +517,6 @@ def test_deepcopy_keeps_the_state_and_goes_on_identically():
     assert_steps(list(run(twin, weights, gradients[5:])), one, tolerance=0)
 
 
-@pytest.mark.xfail(reason="a copy goes by the config, which Keras will not read a lambda from")
 @pytest.mark.parametrize(
     "make",
     [
@@ -611,7 +605,6 @@ def test_an_optimizer_that_accumulates_already_cannot_be_wrapped():
         Lookahead(inner)
 
 
-@pytest.mark.xfail(reason="wrappers do not check it")
 def test_the_loss_scale_of_a_wrapper_is_checked():
     with pytest.raises(ValueError, match="`loss_scale_factor` must be greater than 0"):
         Lookahead(RAdam(), loss_scale_factor=-1.0)

@@ -115,7 +115,6 @@ def test_frozen_weights_stay_frozen_in_a_wrapper():
         assert np.array_equal(weight, start) == (number < 2)
 
 
-@pytest.mark.xfail(reason="a weight that is never averaged ends `fit` as 0")
 def test_frozen_weights_are_not_lost_to_their_average():
     optimizer = plain(0.5, use_ema=True, groups=[Group("encoder", frozen=True)])
     weights = make_weights(START)
@@ -411,7 +410,6 @@ def test_exclusion_from_decay_beats_groups():
     assert moves(optimizer, ZEROS) == [0.0, 0.0, 0.25 * 7.5, 0.0]
 
 
-@pytest.mark.xfail(reason="a path without a model's name is taken for one inside any model")
 def test_exclusion_of_a_variable_is_of_no_other():
     start = {"dense/kernel": np.ones(2), "encoder/dense/kernel": np.ones(2)}
     weights = make_weights(start)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_optkit.optimizers import LARS, Lookahead, RAdam
+from keras_optkit.optimizers import LARS, Group, Lookahead, RAdam
 from tests import oracles
 from tests.oracles import assert_steps, follow, make_weights, optax_steps, read, run
 
@@ -305,6 +305,17 @@ def test_constraints_hold_after_a_synchronization(jit):
     for step, (actual,) in enumerate(run(optimizer, [weight], gradients, jit), 1):
         norm = np.sqrt(np.sum(actual**2))
         np.testing.assert_allclose(norm, 1, rtol=1e-6, err_msg=f"step {step}")
+
+
+def test_slow_weights_have_memory_of_their_own():
+    # A frozen weight stays the array it was, and JAX must not be given that array twice.
+    start, gradients = problem(4)
+    inner = RAdam(RATE, groups=[Group("dense", frozen=True)])
+    optimizer, weights = Lookahead(inner, sync_period=4), make_weights(start)
+    list(run(optimizer, weights, gradients[:1]))
+    *_, after = run(optimizer, weights, gradients[1:], jit=True)
+    np.testing.assert_array_equal(after[0], start["dense/kernel"])
+    assert after[2] != start["scale"]
 
 
 def test_momentum_is_required_where_it_is_to_be_changed():

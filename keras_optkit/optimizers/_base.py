@@ -98,13 +98,13 @@ class Optimizer(Step):
             )
         super().__init__(
             _learning_rate(learning_rate),
-            clipnorm=_positive("clipnorm", clipnorm),
-            clipvalue=_positive("clipvalue", clipvalue),
-            global_clipnorm=_positive("global_clipnorm", global_clipnorm),
+            clipnorm=positive("clipnorm", clipnorm),
+            clipvalue=positive("clipvalue", clipvalue),
+            global_clipnorm=positive("global_clipnorm", global_clipnorm),
             use_ema=_check.flag("use_ema", use_ema),
-            ema_momentum=ema_momentum,
-            ema_overwrite_frequency=ema_overwrite_frequency,
-            loss_scale_factor=_positive("loss_scale_factor", loss_scale_factor),
+            ema_momentum=_check.in_range("ema_momentum", ema_momentum, 0, 1),
+            ema_overwrite_frequency=_count("ema_overwrite_frequency", ema_overwrite_frequency, 1),
+            loss_scale_factor=positive("loss_scale_factor", loss_scale_factor),
             gradient_accumulation_steps=accumulation_steps(gradient_accumulation_steps),
             name=name,
         )
@@ -115,6 +115,7 @@ class Optimizer(Step):
         self.groups = _all("groups", groups, Group)
         self.schedule_unit = _check.one_of("schedule_unit", schedule_unit, ("update", "batch"))
         self._undecayed: tuple[str, ...] = ()
+        self._batches_per_call = 1  # more in a wrapper that accumulates
 
     def direction(self, gradient, weight, step, slots) -> tuple[Any, tuple]:
         """Returns `direction, new_slots`; the weight moves by `-learning_rate * direction`.
@@ -197,22 +198,25 @@ class Optimizer(Step):
         _backend.assign([*variables, *(s for s, _ in slots)], [*weights, *(n for _, n in slots)])
 
     def _average(self, weights, indices):
-        """Updates the averages; returns the weights, or, when it is due, the averages."""
+        """Updates the averages; returns the weights, or, when it is due, the averages.
+
+        Weights that do not move have averages too, since `fit` ends with them.
+        """
         update = read(self.iterations)
         keep = ops.where(update == 0, 0.0, self.ema_momentum)
-        averages = [self._model_variables_moving_average[i] for i in indices]
-        new = [
-            keep * read(average) + (1 - keep) * ops.cast(weight, average.dtype)
-            for average, weight in zip(averages, weights, strict=True)
-        ]
-        _backend.assign(averages, new)
+        moved = dict(zip(indices, weights, strict=True))
+        new = {}
+        for i, average in enumerate(self._model_variables_moving_average):
+            if average is not None:
+                weight = moved[i] if i in moved else read(self._trainable_variables[i])
+                share = ops.cast(keep, average.dtype)
+                new[i] = share * read(average) + (1 - share) * ops.cast(weight, average.dtype)
+        averages = [self._model_variables_moving_average[i] for i in new]
+        _backend.assign(averages, list(new.values()))
         if not self.ema_overwrite_frequency:
             return weights
         due = (update + 1) % self.ema_overwrite_frequency == 0
-        return [
-            ops.where(due, average, ops.cast(weight, average.dtype))
-            for average, weight in zip(new, weights, strict=True)
-        ]
+        return [ops.where(due, new[i], ops.cast(moved[i], new[i].dtype)) for i in indices]
 
     def _clips(self) -> list[Transform]:
         """Returns Keras' clipping arguments as transforms, exact and after the all-reduce."""
@@ -225,7 +229,10 @@ class Optimizer(Step):
 
     def _clock(self):
         """Returns the step that schedules are asked about."""
-        return self.iterations if self.schedule_unit == "update" else self._iterations
+        if self.schedule_unit == "update":
+            return self.iterations
+        outside = self._batches_per_call
+        return self._iterations if outside == 1 else read(self._iterations) * outside + outside - 1
 
     def _get_current_learning_rate(self):
         if isinstance(self._learning_rate, Schedule):
@@ -247,6 +254,13 @@ class Optimizer(Step):
         exact = [_match.literal(_match.path(v)) for v in var_list or ()]
         within = [f"[^/]*(?:{name})[^/]*" for name in _check.patterns("var_names", var_names)]
         self._undecayed = (*exact, *within)
+
+    def __deepcopy__(self, memo):
+        twin = super().__deepcopy__(memo)
+        twin._undecayed = self._undecayed
+        if self.built:
+            twin._policies = self._policies
+        return twin
 
     def get_config(self):
         config = super().get_config()
@@ -278,6 +292,7 @@ def _move(rule, gradient, weight, step, slots, learning_rate, weight_decay):
     learning_rate = ops.cast(learning_rate, dtype)
     if weight_decay is not None:
         weight_decay = ops.cast(weight_decay, dtype)
+    step = ops.cast(step, dtype)
     return rule(gradient, ops.cast(weight, dtype), step, slots, learning_rate, weight_decay)
 
 
@@ -289,7 +304,11 @@ def _scalar(weight_decay):
 
 def accumulation_steps(value: int | None) -> int | None:
     """Returns `value` if it may be a number of batches to accumulate."""
-    return value if value is None else _check.integer("gradient_accumulation_steps", value, low=2)
+    return _count("gradient_accumulation_steps", value, 2)
+
+
+def _count(name: str, value: int | None, low: int) -> int | None:
+    return None if value is None else _check.integer(name, value, low)
 
 
 def transforms_of(name: str, value: Any) -> tuple[Transform, ...]:
@@ -308,7 +327,8 @@ def _learning_rate(value: LearningRate) -> LearningRate:
     return _check.in_range("learning_rate", value, low=0)
 
 
-def _positive(name: str, value: float | None) -> float | None:
+def positive(name: str, value: float | None) -> float | None:
+    """Returns `value` if it is None or greater than 0."""
     return None if value is None else _check.in_range(name, value, low=0, closed="neither")
 
 

@@ -139,21 +139,24 @@ class Step(keras.optimizers.Optimizer):
         for variable, weight in zip(self.variables, weights, strict=True):
             variable.assign(weight)
 
-    def get_config(self) -> dict[str, Any]:
-        config = {}
+    def _arguments(self) -> dict[str, Any]:
+        """Returns the constructor's arguments, the learning rate as it is now."""
+        arguments = {}
         for name in _config.parameters(type(self)):
             value = self._learning_rate if name == "learning_rate" else getattr(self, name)
-            if isinstance(value, keras.Variable):
-                value = float(keras.ops.convert_to_numpy(value))
-            config[name] = _config.serialize(value)
-        return config
+            is_variable = isinstance(value, keras.Variable)
+            arguments[name] = float(ops.convert_to_numpy(value)) if is_variable else value
+        return arguments
+
+    def get_config(self) -> dict[str, Any]:
+        return {name: _config.serialize(value) for name, value in self._arguments().items()}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: dict | None = None) -> Self:
         return cls(**_config.deserialize(config, custom_objects))
 
     def __deepcopy__(self, memo) -> Self:
-        twin = type(self).from_config(copy.deepcopy(self.get_config(), memo))
+        twin = type(self)(**copy.deepcopy(self._arguments(), memo))
         memo[id(self)] = twin
         if self.built:
             twin.build(self._trainable_variables)

@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_optkit import _backend, _check, _config
 from keras_optkit._config import parameters
-from keras_optkit.optimizers._base import accumulation_steps
+from keras_optkit.optimizers._base import Optimizer, accumulation_steps, positive
 from keras_optkit.optimizers._slots import read
 from keras_optkit.optimizers._step import Step
 
@@ -27,6 +27,7 @@ class Wrapper(Step):
     this package, another wrapper included. Its learning rate is the wrapper's, for callbacks as
     for reading and setting. What must happen before `before` (dividing out a loss scale, summing
     over replicas, accumulating) the wrapper takes over, so that it too happens once an update.
+    Averages that the inner optimizer keeps (`use_ema`) are of the weights before `after`.
 
     Args:
         inner_optimizer: The `keras.optimizers.Optimizer` to wrap, or its name.
@@ -63,16 +64,22 @@ class Wrapper(Step):
                 f"and miss skipped steps. Wrap the other way round: "
                 f"LossScaleOptimizer({wrapper}(...)). {_check.received('inner_optimizer', inner)}"
             )
-        accumulation = accumulation_steps(gradient_accumulation_steps)
+        steps = accumulation_steps(gradient_accumulation_steps)
+        steps = _take_over(self, inner, "gradient_accumulation_steps", steps)
+        scale = positive("loss_scale_factor", loss_scale_factor)
+        scale = _take_over(self, inner, "loss_scale_factor", scale)
         super().__init__(
             lambda: inner.learning_rate,
-            gradient_accumulation_steps=_take_over(
-                self, inner, "gradient_accumulation_steps", accumulation
-            ),
-            loss_scale_factor=_take_over(self, inner, "loss_scale_factor", loss_scale_factor),
+            gradient_accumulation_steps=steps,
+            loss_scale_factor=scale,
             name=name,
         )
         self.inner_optimizer = inner
+        rule = inner
+        while isinstance(rule, Wrapper):
+            rule = rule.inner_optimizer
+        if isinstance(rule, Optimizer) and steps:
+            rule._batches_per_call = steps
 
     def before(self, gradients: list, variables: list) -> list:
         """Returns the gradients to hand to the inner optimizer."""

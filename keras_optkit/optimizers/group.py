@@ -85,7 +85,8 @@ def no_decay_groups(model: keras.Model) -> list[Group]:
     """
     _require_built(model)
     flat = [v for v in model.trainable_variables if len(v.shape) < 2]
-    return [Group(_paths(model, flat), weight_decay=0.0)] if flat else []
+    paths = [_match.literal(v.path, model.name) for v in flat]
+    return [Group(paths, weight_decay=0.0)] if paths else []
 
 
 def layer_decay(model: keras.Model, decay: float) -> list[Group]:
@@ -113,18 +114,9 @@ def layer_decay(model: keras.Model, decay: float) -> list[Group]:
     layers = [layer for layer in model.layers if layer.trainable_variables]
     groups = []
     for depth, layer in enumerate(reversed(layers)):
-        paths = _paths(model, layer.trainable_variables)
+        paths = [_match.literal(v.path, model.name) for v in layer.trainable_variables]
         groups.append(Group(paths, lr_multiplier=decay**depth))
     return groups[::-1]
-
-
-def _paths(model: keras.Model, variables: Sequence[Any]) -> list[str]:
-    """Returns patterns for whole paths, with or without the name of the model in front.
-
-    Whole, so that the `dense` of a model is not taken for the `dense` of a model inside it.
-    """
-    name = _match.literal(model.name)
-    return [rf"\A(?:{name}/)?{_match.literal(v.path, model.name)}\Z" for v in variables]
 
 
 def _require_built(model: keras.Model) -> None:
