@@ -88,14 +88,18 @@ def keras_step(make, values, gradients, mode: str) -> Callable[[], None]:
     if BACKEND == "jax":
         import jax
 
-        move = jax.jit(optimizer.stateless_apply, donate_argnums=(0, 2))
-        state = [v.value for v in optimizer.variables], [v.value for v in variables]
+        # State goes in and out in one order, as in Keras' own step: JAX pairs donated arrays with
+        # results by order, and copies where a weight is paired with a slot.
+        def move(state, gradients):
+            return optimizer.stateless_apply(state[1], gradients, state[0])
+
+        move = jax.jit(move, donate_argnums=0)
+        state = [v.value for v in variables], [v.value for v in optimizer.variables]
         gradients = [jax.numpy.asarray(g) for g in gradients]
 
         def step():
             nonlocal state
-            weights, slots = move(state[0], gradients, state[1])
-            state = jax.block_until_ready((slots, weights))
+            state = jax.block_until_ready(move(state, gradients))
 
     elif BACKEND == "tensorflow":
         import tensorflow as tf

@@ -6,7 +6,8 @@ Each module here offers the same functions:
 - `sum_over_replicas(gradients)`, `replica_count()`: the replicas of a `tf.distribute` strategy.
 - `assign(variables, values)`: sets Keras variables, inside a strategy's replicas too.
 - `cond(predicate, effect, variables)`: runs `effect`, which assigns to `variables` and to no
-  others, if `predicate` holds; what it costs when it does not hold is next to nothing.
+  others, if `predicate` holds. When it does not hold, this costs next to nothing if the large
+  variables that `effect` only reads are among `variables` too.
 - `read(variable)`: the value of a Keras variable as a plain tensor; on torch it is the memory
   itself, so read and compute everything before the first write.
 - `update_each(jobs)`: `[function(*arguments) for function, arguments in jobs]` for pure

@@ -36,15 +36,23 @@ def cond(predicate, effect, variables):
             effect()
         return
     outer = get_stateless_scope()
-    before = [variable.value for variable in variables]
 
-    def run():
+    def once(state):
+        running, before = state
         with keras.StatelessScope() as scope:
             scope.state_mapping.update(outer.state_mapping)
+            assign(variables, before)
             effect()
-            return [v.value for v in variables]
+            after = [v.value for v in variables]
+        # A select that XLA cannot see through, since it takes what stays the same out of the
+        # loop, and copies it in every step to be written later.
+        kept = [ops.where(running, a, 0) if a is b else a for a, b in zip(after, before)]
+        return False, kept
 
-    assign(variables, jax.lax.cond(predicate, run, lambda: before))
+    # A loop of no or one pass: XLA updates the state of a loop in place, but copies what passes
+    # through the branch of a `cond` that is not taken.
+    start = predicate, [v.value for v in variables]
+    assign(variables, jax.lax.while_loop(lambda state: state[0], once, start)[1])
 
 
 def update_each(jobs):

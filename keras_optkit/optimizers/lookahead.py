@@ -71,7 +71,7 @@ class Lookahead(Wrapper):
         def start():
             _backend.assign(self._slow, [copy(fast) for fast in self._fast()])
 
-        _backend.cond(self.updates % self.sync_period == 0, start, self._slow)
+        _backend.cond(self.updates % self.sync_period == 0, start, [*self._slow, *self._fast()])
         return gradients
 
     def after(self, variables):
@@ -90,7 +90,7 @@ class Lookahead(Wrapper):
             _backend.assign(fast + reset, new + [ops.zeros_like(read(m)) for m in reset])
 
         due = (self.updates + 1) % self.sync_period == 0
-        _backend.cond(due, synchronize, fast + reset)
+        _backend.cond(due, synchronize, fast + reset + self._slow)
 
     def _fast(self):
         """Returns what is pulled back. Never an attribute: Keras would take weights for state."""
