@@ -46,7 +46,9 @@ def cond(predicate, effect, variables):
             after = [v.value for v in variables]
         # A select that XLA cannot see through, since it takes what stays the same out of the
         # loop, and copies it in every step to be written later.
-        kept = [ops.where(running, a, 0) if a is b else a for a, b in zip(after, before)]
+        kept = [
+            ops.where(running, a, 0) if a is b else a for a, b in zip(after, before, strict=True)
+        ]
         return False, kept
 
     # A loop of no or one pass: XLA updates the state of a loop in place, but copies what passes

@@ -76,7 +76,8 @@ def update_each(jobs):
 def seeded_normal(shape, seed, index, step):
     seeds = tf.stack([tf.constant(seed * 1_000_003 + index, "int64"), tf.cast(step, "int64")])
     # XLA makes other floats than the kernels do, but of the same bits if both run Philox.
-    bits = tf.random.stateless_uniform(shape, seeds, None, None, "uint32", alg="philox")
+    every: dict = {"minval": None, "maxval": None, "dtype": "uint32"}
+    bits = tf.random.stateless_uniform(shape, seeds, alg="philox", **every)
     centred = tf.cast(tf.bitwise.right_shift(bits, 9), "int32") - 2**22
     return math.sqrt(2) * tf.math.erfinv((tf.cast(centred, "float32") + 0.5) * 2.0**-22)
 

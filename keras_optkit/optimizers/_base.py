@@ -1,41 +1,21 @@
 """The one place where an update rule meets Keras variables, dtypes and backends."""
 
 import functools
-import numbers
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Literal, TypedDict
+from typing import Any, ClassVar
 
 from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule as Schedule
 
 from keras_optkit import _backend, _check, _match
 from keras_optkit._config import parameters
+from keras_optkit.optimizers import _arguments
+from keras_optkit.optimizers._arguments import LearningRate, ScheduleUnit
 from keras_optkit.optimizers._policies import Policies
 from keras_optkit.optimizers._slots import read, working_dtype
 from keras_optkit.optimizers._step import Step
 from keras_optkit.optimizers.group import Group
 from keras_optkit.transforms import GlobalNormClip, NormClip, Transform, ValueClip
-
-LearningRate = float | Schedule | Callable[[], Any]
-ScheduleUnit = Literal["update", "batch"]
-
-
-class OptimizerKwargs(TypedDict, total=False):
-    """Arguments every rule takes; see `Optimizer`."""
-
-    weight_decay: float | Schedule | None
-    clipnorm: float | None
-    clipvalue: float | None
-    global_clipnorm: float | None
-    use_ema: bool
-    ema_momentum: float
-    ema_overwrite_frequency: int | None
-    loss_scale_factor: float | None
-    gradient_accumulation_steps: int | None
-    gradient_transforms: Sequence[Transform]
-    groups: Sequence[Group]
-    schedule_unit: ScheduleUnit
-    name: str | None
 
 
 class Optimizer(Step):
@@ -97,22 +77,26 @@ class Optimizer(Step):
                 f"{', '.join(parameters(type(self)))}."
             )
         super().__init__(
-            _learning_rate(learning_rate),
-            clipnorm=positive("clipnorm", clipnorm),
-            clipvalue=positive("clipvalue", clipvalue),
-            global_clipnorm=positive("global_clipnorm", global_clipnorm),
+            _arguments.learning_rate_of(learning_rate),
+            clipnorm=_arguments.positive("clipnorm", clipnorm),
+            clipvalue=_arguments.positive("clipvalue", clipvalue),
+            global_clipnorm=_arguments.positive("global_clipnorm", global_clipnorm),
             use_ema=_check.flag("use_ema", use_ema),
             ema_momentum=_check.in_range("ema_momentum", ema_momentum, 0, 1),
-            ema_overwrite_frequency=_count("ema_overwrite_frequency", ema_overwrite_frequency, 1),
-            loss_scale_factor=positive("loss_scale_factor", loss_scale_factor),
-            gradient_accumulation_steps=accumulation_steps(gradient_accumulation_steps),
+            ema_overwrite_frequency=_arguments.count(
+                "ema_overwrite_frequency", ema_overwrite_frequency, 1
+            ),
+            loss_scale_factor=_arguments.positive("loss_scale_factor", loss_scale_factor),
+            gradient_accumulation_steps=_arguments.accumulation_steps(gradient_accumulation_steps),
             name=name,
         )
         if weight_decay is not None and not isinstance(weight_decay, Schedule):
             weight_decay = _check.in_range("weight_decay", weight_decay, low=0)
         self.weight_decay = weight_decay
-        self.gradient_transforms = transforms_of("gradient_transforms", gradient_transforms)
-        self.groups = _all("groups", groups, Group)
+        self.gradient_transforms = _arguments.transforms_of(
+            "gradient_transforms", gradient_transforms
+        )
+        self.groups = _arguments.instances("groups", groups, Group)
         self.schedule_unit = _check.one_of("schedule_unit", schedule_unit, ("update", "batch"))
         self._undecayed: tuple[str, ...] = ()
         self._batches_per_call = 1  # more in a wrapper that accumulates
@@ -300,39 +284,3 @@ def _scalar(weight_decay):
     """Returns a decay as a tensor, so that equal shapes share a kernel; None if there is none."""
     none = weight_decay is None or (isinstance(weight_decay, float) and weight_decay == 0)
     return None if none else ops.cast(weight_decay, "float32")
-
-
-def accumulation_steps(value: int | None) -> int | None:
-    """Returns `value` if it may be a number of batches to accumulate."""
-    return _count("gradient_accumulation_steps", value, 2)
-
-
-def _count(name: str, value: int | None, low: int) -> int | None:
-    return None if value is None else _check.integer(name, value, low)
-
-
-def transforms_of(name: str, value: Any) -> tuple[Transform, ...]:
-    """Returns `value` as a tuple if it is a list of transforms."""
-    return _all(name, value, Transform)
-
-
-def _learning_rate(value: LearningRate) -> LearningRate:
-    if isinstance(value, Schedule) or callable(value):
-        return value
-    if not isinstance(value, numbers.Real):
-        raise TypeError(
-            "`learning_rate` must be a number, a LearningRateSchedule, or a callable without "
-            f"arguments. {_check.received('learning_rate', value)}"
-        )
-    return _check.in_range("learning_rate", value, low=0)
-
-
-def positive(name: str, value: float | None) -> float | None:
-    """Returns `value` if it is None or greater than 0."""
-    return None if value is None else _check.in_range(name, value, low=0, closed="neither")
-
-
-def _all(name: str, values: Any, kind: type) -> tuple:
-    what = f"a list of keras_optkit {kind.__name__} objects"
-    _check.instance(name, values, (list, tuple), what)
-    return tuple(_check.instance(name, value, kind, what) for value in values)

@@ -7,7 +7,8 @@ from keras import ops
 
 from keras_optkit import _backend, _check, _config
 from keras_optkit._config import parameters
-from keras_optkit.optimizers._base import Optimizer, accumulation_steps, positive
+from keras_optkit.optimizers._arguments import accumulation_steps, positive
+from keras_optkit.optimizers._base import Optimizer
 from keras_optkit.optimizers._slots import read
 from keras_optkit.optimizers._step import Step
 

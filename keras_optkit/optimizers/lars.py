@@ -7,7 +7,8 @@ from keras import ops
 
 from keras_optkit import _check, _match
 from keras_optkit._registry import register
-from keras_optkit.optimizers._base import LearningRate, Optimizer, OptimizerKwargs
+from keras_optkit.optimizers._arguments import LearningRate, OptimizerKwargs
+from keras_optkit.optimizers._base import Optimizer
 
 EXCLUDE = ("bias", "beta", "gamma")
 

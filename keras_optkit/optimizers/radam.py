@@ -8,7 +8,8 @@ from keras import ops
 
 from keras_optkit import _check
 from keras_optkit._registry import register
-from keras_optkit.optimizers._base import LearningRate, Optimizer, OptimizerKwargs
+from keras_optkit.optimizers._arguments import LearningRate, OptimizerKwargs
+from keras_optkit.optimizers._base import Optimizer
 
 
 @register

@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from keras_optkit._registry import register
-from keras_optkit.optimizers._base import transforms_of
+from keras_optkit.optimizers._arguments import transforms_of
 from keras_optkit.optimizers._wrapper import Wrapper, WrapperKwargs
 from keras_optkit.transforms import Transform
 
