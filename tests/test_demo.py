@@ -62,7 +62,8 @@ def test_the_demo(tmp_path):
         assert exported["skipped"] in printed
     else:
         assert exported["max_difference"] < 1e-4
-        assert exported["test_accuracy"] == compared["Lookahead(RAdam)"]["test_accuracy"][0]
+        accuracy = compared["Lookahead(RAdam)"]["test_accuracy"][0]
+        assert exported["test_accuracy"] == pytest.approx(accuracy, abs=1 / 799)
 
     for name in ("loss", "learning_rate", "gradient_norms"):
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
@@ -77,7 +78,8 @@ def test_the_quickstart(tmp_path):
     pytest.importorskip("matplotlib")
     printed = python(ROOT / "examples" / "quickstart.py", cwd=tmp_path)
     saved, resumed = map(float, re.findall(r"(\d+\.\d)%", printed)[-2:])
-    assert 50 < saved < resumed, printed
+    assert 50 < saved < 100, printed
+    assert 90 < resumed <= 100, printed
     assert "0 layers in trouble" in printed
     assert (tmp_path / "runs/quickstart/gradient_norms.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "runs/quickstart/saved_model").exists() or "skipped" in printed
@@ -141,10 +143,10 @@ def test_order_of_batches_depends_on_seed_and_epoch_alone():
 @pytest.mark.parametrize(
     ("ours", "theirs", "said"),
     [
-        ([0.98, 0.98, 0.98], [0.97, 0.98, 0.97], "equally accurate as far as 3 seeds show"),
+        ([0.98, 0.98, 0.98], [0.97, 0.98, 0.97], "3 seeds do not tell A and B apart: +0.67 points"),
         ([0.99, 0.98, 0.99], [0.80, 0.81, 0.79], "A is more accurate here"),
         ([0.80, 0.81, 0.79], [0.99, 0.98, 0.99], "B is more accurate here"),
-        ([0.80, 0.99, 0.60], [0.70, 0.60, 0.75], "equally accurate"),
+        ([0.80, 0.99, 0.60], [0.70, 0.60, 0.75], "do not tell A and B apart"),
         ([0.99], [0.5], "One seed does not tell which of A and B is better."),
     ],
 )
@@ -154,7 +156,25 @@ def test_the_verdict_claims_no_more_than_the_spread_supports(ours, theirs, said)
         "A": {"test_accuracy": ours, "epochs_to_target": epochs},
         "B": {"test_accuracy": theirs, "epochs_to_target": epochs},
     }
-    assert said in statistics.compared(numbers, tested=800)
+    assert said in statistics.compared(numbers, target=0.95, tested=800)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "said"),
+    [
+        ([3.0, 3.0, 4.0], [3.0, 4.0, 4.0], "differ by -0.3 ± 1.4, which may be chance."),
+        ([4.0, 4.0, 4.0], [3.0, 3.0, 3.0], "differ by +1.0 ± 1.0, which may be chance."),
+        ([3.0, 3.0, 4.0], [8.0, 9.0, 9.0], "A reaches 95 % in validation 5.3 epochs sooner."),
+        ([3.0, float("nan"), 4.0], [8.0, 9.0, 9.0], "not every run reached 95 % in validation."),
+    ],
+)
+def test_the_verdict_on_speed(ours, theirs, said):
+    accuracy = [0.97, 0.98, 0.97]
+    numbers = {
+        "A": {"test_accuracy": accuracy, "epochs_to_target": ours},
+        "B": {"test_accuracy": accuracy, "epochs_to_target": theirs},
+    }
+    assert statistics.compared(numbers, target=0.95, tested=800).endswith(said)
 
 
 def test_interval_is_that_of_the_paired_t_test():
@@ -166,6 +186,6 @@ def test_interval_is_that_of_the_paired_t_test():
 
 
 def test_export_says_why_not(monkeypatch):
-    assert "litert-torch" in export.why_not("torch")
+    assert "a .keras file loads on TensorFlow" in export.why_not("torch")
     monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None)
     assert "pip install tensorflow" in export.why_not("jax")

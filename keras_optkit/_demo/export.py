@@ -28,7 +28,7 @@ def export(context: Context) -> Outcome:
     """Exports the first model and compares its outputs with those of a process without Keras."""
     reason = why_not(keras.backend.backend())
     if reason:
-        row = ("SavedModel", f"skipped: {reason}", "")
+        row = ("SavedModel", "skipped, see below", "")
         return Outcome(COLUMNS, [row], {"skipped": reason}, f"No SavedModel: {reason}.")
     folder, model = context.out / "export", context.runs[OURS][0].model
     shutil.rmtree(folder / "saved_model", ignore_errors=True)
@@ -53,7 +53,7 @@ def export(context: Context) -> Outcome:
 def why_not(backend: str) -> str | None:
     """Returns what keeps Keras from exporting a SavedModel here, or None."""
     if backend == "torch":
-        return "on torch Keras needs litert-torch for it"
+        return "Keras cannot from torch, but a .keras file loads on TensorFlow, which can"
     if importlib.util.find_spec("tensorflow") is None:
-        return f"on {backend} it needs TensorFlow: pip install tensorflow"
+        return "it needs TensorFlow, which is not installed: pip install tensorflow"
     return None

@@ -34,11 +34,12 @@ def interval(first: Sequence[float], second: Sequence[float]) -> tuple[float, fl
     return float(differences.mean()), float(t * differences.std(ddof=1) / math.sqrt(n))
 
 
-def compared(numbers: dict[str, dict[str, Any]], tested: int) -> str:
+def compared(numbers: dict[str, dict[str, Any]], target: float, tested: int) -> str:
     """Returns a sentence on two optimizers that claims no more than the spread allows.
 
     Args:
         numbers: For each of two optimizers its `test_accuracy` and `epochs_to_target` per seed.
+        target: The validation accuracy that `epochs_to_target` counts up to.
         tested: Number of test images; they limit what an accuracy can tell, too.
     """
     (ours, a), (baseline, b) = numbers.items()
@@ -54,17 +55,15 @@ def compared(numbers: dict[str, dict[str, Any]], tested: int) -> str:
     if abs(difference) > half:
         accuracy = f"{ours if difference > 0 else baseline} is more accurate here: {said}"
     else:
-        accuracy = (
-            f"{ours} and {baseline} are equally accurate as far as {seeds} seeds show: {said}"
-        )
+        accuracy = f"{seeds} seeds do not tell {ours} and {baseline} apart: {said}"
     epochs, half = interval(a["epochs_to_target"], b["epochs_to_target"])
     half = max(half, 1.0)  # validation comes once an epoch, so less is not seen
+    goal = f"{100 * target:.0f} % in validation"
     if math.isnan(epochs):
-        speed = "not every run reached the target"
+        speed = f"not every run reached {goal}"
     elif abs(epochs) > half:
-        speed = (
-            f"{ours if epochs < 0 else baseline} reaches the target {abs(epochs):.1f} epochs sooner"
-        )
+        sooner = ours if epochs < 0 else baseline
+        speed = f"{sooner} reaches {goal} {abs(epochs):.1f} epochs sooner"
     else:
-        speed = f"epochs to the target differ by {epochs:+.1f} ± {half:.1f}, which may be chance"
+        speed = f"epochs to {goal} differ by {epochs:+.1f} ± {half:.1f}, which may be chance"
     return f"{accuracy}; {speed}."

@@ -54,11 +54,11 @@ class Watch:
 
     def check(self, step: int, layers: Sequence[str], values: np.ndarray) -> list[Flag]:
         """Returns the flags that a measurement raises for the first time."""
-        norms = values[:, 0]
-        finite = np.isfinite(values).all(axis=1)
-        largest = int(np.argmax(np.where(finite, norms, -1.0)))
+        norms = values[:, 0].tolist()
+        finite = [_finite(*line) for line in values.tolist()]
+        largest = max(range(len(norms)), key=lambda i: norms[i] if finite[i] else -1.0)
         new = []
-        for layer, norm, fine in zip(layers, norms.tolist(), finite, strict=True):
+        for layer, norm, fine in zip(layers, norms, finite, strict=True):
             tiny = fine and norm < self.vanishing * norms[largest]
             self._tiny[layer] = self._tiny[layer] + 1 if tiny else 0
             if not fine:
@@ -79,6 +79,11 @@ class Watch:
     def _flag(kind: Kind, layer: str, step: int, norm: float, found: str) -> Flag:
         message = f"layer {layer!r}, step {step}: {found}; {ADVICE[kind]}"
         return Flag(kind, layer, step, norm, message)
+
+
+def _finite(gradient_norm: float, weight_norm: float, update_ratio: float) -> bool:
+    defined = (gradient_norm, weight_norm, update_ratio if weight_norm else 0.0)
+    return all(map(math.isfinite, defined))
 
 
 def messages(flags: Sequence[Flag]) -> list[str]:

@@ -14,7 +14,8 @@ from keras_optkit.callbacks._place import Place
 class Instrument:
     """Stands in for `model.train_function` during one `fit`, and runs a step that measures.
 
-    When no reader expects a measurement it runs the plain function, where that is faster. Nobody but the step sees another optimizer in the model: it is put in while the step is
+    Where that is faster, it runs the plain step whenever no reader expects a measurement. Nobody
+    but the measuring step sees another optimizer in the model: it is put in while the step is
     traced (on torch, while it runs) and taken out again, whatever happens. On JAX the state of a
     step is passed as values, so those of the measuring optimizer are added on the way in and
     kept here on the way out.
@@ -85,7 +86,7 @@ class Instrument:
         self._armed = False
         self.calls += 1
         measures = not self._alternates or any(reader.expects() for reader in self.readers)
-        result = (self._function if measures else self.plain)(*arguments)
+        result = (self._function if measures and self._function else self.plain)(*arguments)
         for reader in self.readers:
             reader.after_call()
         return result
@@ -99,30 +100,21 @@ class Instrument:
 
     def _make(self) -> Callable[..., Any]:
         model, backend = self.model, keras.backend.backend()
-        step = model.train_step
-
-        def train_step(*arguments):
-            with self._place.holding(self._outermost):
-                return step(*arguments)
-
-        before = vars(model).get("train_step")
+        train_step = self._holding(model.train_step)
+        before = {"train_step": vars(model)["train_step"]} if "train_step" in vars(model) else {}
         try:
             if backend != "torch":  # which would look for `train_step` only when it runs
-                object.__setattr__(model, "train_step", train_step)
+                vars(model)["train_step"] = train_step  # past Keras' tracking
             with self._place.holding(self._outermost):  # for the shardings of `keras.distribution`
                 model.make_train_function(force=True)
             made = model.train_function
         finally:
             model.train_function = self
-            if before is not None:
-                object.__setattr__(model, "train_step", before)
-            elif "train_step" in vars(model):
-                object.__delattr__(model, "train_step")
-        if backend == "tensorflow":
-            return made
-        return self._with_state(made) if backend == "jax" else self._around(made)
+            vars(model).pop("train_step", None)
+            vars(model).update(before)
+        return {"torch": self._holding, "jax": self._with_state}.get(backend, lambda f: f)(made)
 
-    def _around(self, function):
+    def _holding(self, function):
         def call(*arguments):
             with self._place.holding(self._outermost):
                 return function(*arguments)
@@ -152,6 +144,6 @@ class Instrument:
         return variables[: len(variables) - len(self._place.user.variables)]
 
     def _scope(self):
-        """Returns the scope in which variables must be made; only TensorFlow knows strategies."""
+        """Returns where to make variables; only TensorFlow has strategies."""
         strategy = getattr(self.model, "distribute_strategy", None)
         return contextlib.nullcontext() if strategy is None else strategy.scope()

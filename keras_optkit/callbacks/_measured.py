@@ -63,7 +63,7 @@ class Measured(Transparent):
     def apply(self, grads, trainable_variables=None):
         gradients = list(grads)
         if not self.built:
-            self.build(list(trainable_variables))
+            self.build(list(trainable_variables or ()))
         variables = trainable_variables or self._trainable_variables
         pairs = zip(variables, gradients, strict=True)
         known = {self._get_variable_index(v): g for v, g in pairs if g is not None}

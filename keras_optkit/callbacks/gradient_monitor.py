@@ -4,8 +4,6 @@ import math
 import os
 import warnings
 
-import keras
-
 from keras_optkit import _check
 from keras_optkit._registry import register
 from keras_optkit.callbacks._instrument import Instrument
@@ -117,7 +115,7 @@ class GradientMonitor(Recorder):
                 stacklevel=2,
             )
         history = getattr(self.model, "history", None)
-        if isinstance(history, keras.callbacks.History):
+        if history is not None:
             history.history.update(self._series())
 
     def _collect(self) -> None:
