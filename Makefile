@@ -32,8 +32,8 @@ lint: $(VENV)/dev.stamp  ## Check format, style, types and the floors.
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
-bench: $(VENV)/$(KERAS_BACKEND).stamp $(VENV)/dev.stamp  ## Measure speed; KERAS_BACKEND=jax for another backend.
-	KERAS_BACKEND=$(KERAS_BACKEND) $(BIN)/python -m pytest benchmarks $(ARGS)
+bench: $(VENV)/$(KERAS_BACKEND).stamp $(VENV)/test.stamp  ## Measure speed; KERAS_BACKEND=jax for another backend.
+	KERAS_BACKEND=$(KERAS_BACKEND) $(BIN)/python benchmarks/optimizer_step.py $(ARGS)
 
 clean:  ## Remove .venv, builds and caches.
 	rm -rf $(VENV) build dist .benchmarks .hypothesis .import_linter_cache .pytest_cache .ruff_cache

@@ -169,7 +169,10 @@ def others() -> dict[str, Callable]:
             "optax lars": lambda o: o.lars(0.1, weight_decay=4e-3),
             "optax lookahead(adamw)": lambda o: o.lookahead(o.adamw(1e-4), 6, 0.5),
         }
-        return {n: lambda v, g, n=n, m=m: optax_step(m, v, g, "lookahead" in n) for n, m in library.items()}
+        return {
+            n: lambda v, g, n=n, m=m: optax_step(m, v, g, "lookahead" in n)
+            for n, m in library.items()
+        }
     if BACKEND == "torch":
         library = {
             "torch AdamW foreach": lambda o, w: o.AdamW(w, 1e-4, foreach=True),
@@ -229,7 +232,9 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|")
     for r in results:
         numbers = f"{r['ratio']:.2f} | {r['milliseconds']:.2f} | {r['fastest']:.2f}"
-        print(f"| {r['shapes']} | {r['mode']} | {r['optimizer']} | {numbers} | {r['first call']:.1f} |")
+        print(
+            f"| {r['shapes']} | {r['mode']} | {r['optimizer']} | {numbers} | {r['first call']:.1f} |"
+        )
 
 
 if __name__ == "__main__":

@@ -468,7 +468,7 @@ def test_weights_of_zero_are_fine():
     model.compile(K.SGD(0.0), "mse")
     monitor = GradientMonitor(every=4)
     history = fit(model, monitor).history
-    assert monitor.flags == [] or {f.kind for f in monitor.flags} == {"vanishing"}
+    assert {f.kind for f in monitor.flags} <= {"vanishing"}
     assert np.isnan(monitor.update_ratios[:, 1]).all()
     assert (monitor.weight_norms[:, 1] == 0).all()
     assert np.isnan(history["update_ratio/zero"]).all()

@@ -72,11 +72,13 @@ class Measured(Transparent):
         if self.period > 1:
             due = ops.logical_and(due, (read(self.watched._iterations) + 1) % self.period == 0)
         with _backend.no_gradient():
-            _backend.cond(due, lambda: self._before(known), [self._pending, *self._old.values()])
+            read_too = [self._trainable_variables[i] for i in self._old]
+            kept = [self._pending, *self._old.values(), *read_too]
+            _backend.cond(due, lambda: self._before(known), kept)
         self.inner_optimizer.apply(gradients, trainable_variables)
         with _backend.no_gradient():
-            kept = [self._results, self._steps, self._count]
-            _backend.cond(due, lambda: self._after(step), kept)
+            written = [self._results, self._steps, self._count]
+            _backend.cond(due, lambda: self._after(step), [*written, *kept])
         self._iterations.assign(read(self.watched._iterations))  # `apply_gradients` returns it
 
     def _before(self, known):

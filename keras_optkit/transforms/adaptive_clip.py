@@ -8,7 +8,7 @@ from keras import ops
 from keras_optkit import _check, _match
 from keras_optkit._registry import register
 from keras_optkit.transforms._base import Transform
-from keras_optkit.transforms._norms import clip, scaled_norm
+from keras_optkit.transforms._norms import clip, norms_for
 from keras_optkit.transforms._units import unit_axes
 
 
@@ -63,16 +63,27 @@ class AdaptiveClip(Transform):
         self.exclude = _check.patterns("exclude", exclude)
 
     def __call__(self, gradients, variables, step):
-        return [self._clip(g, v) for g, v in zip(gradients, variables, strict=True)]
+        units = [self._units(variable) for variable in variables]
+        groups = []
+        for gradient, variable, axes in zip(gradients, variables, units, strict=True):
+            if axes is not None:
+                weight = ops.cast(ops.convert_to_tensor(variable), gradient.dtype)
+                groups += [([weight], axes), ([gradient], axes)]
+        norms = iter(norms_for(self.clipping * self.epsilon, groups) if groups else ())
+        return [
+            gradient if axes is None else self._clip(gradient, next(norms), next(norms))
+            for gradient, axes in zip(gradients, units, strict=True)
+        ]
 
-    def _clip(self, gradient, variable):
+    def _units(self, variable):
+        """Returns the axes of a unit, or None where there is nothing to clip."""
         path, shape = _match.path(variable), tuple(variable.shape)
         if math.prod(shape) == 0 or _match.matches(self.exclude, path):
-            return gradient
-        axes = unit_axes(path, len(shape))
-        if sum(size > 1 for size in shape) <= 1:
-            axes = tuple(range(len(shape)))
-        weight = ops.cast(ops.convert_to_tensor(variable), gradient.dtype)
-        scale, ratio = scaled_norm([weight], axes)
+            return None
+        one = sum(size > 1 for size in shape) <= 1
+        return tuple(range(len(shape))) if one else unit_axes(path, len(shape))
+
+    def _clip(self, gradient, weight_norm, gradient_norm):
+        scale, ratio = weight_norm
         limit = self.clipping * ops.maximum(scale * ratio, self.epsilon)
-        return clip(gradient, scaled_norm([gradient], axes), limit)
+        return clip(gradient, gradient_norm, limit)

@@ -3,7 +3,7 @@
 from keras_optkit import _check
 from keras_optkit._registry import register
 from keras_optkit.transforms._base import Transform
-from keras_optkit.transforms._norms import clip, filled, scaled_norm
+from keras_optkit.transforms._norms import clip, filled, norms_for
 
 
 @register
@@ -42,5 +42,5 @@ class GlobalNormClip(Transform):
         entries = filled(gradients, variables)
         if not entries:
             return list(gradients)
-        norm = scaled_norm(entries)
+        (norm,) = norms_for(self.max_norm, [(entries, None)])
         return [clip(gradient, norm, self.max_norm) for gradient in gradients]

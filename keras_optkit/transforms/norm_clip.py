@@ -5,7 +5,7 @@ import math
 from keras_optkit import _check
 from keras_optkit._registry import register
 from keras_optkit.transforms._base import Transform
-from keras_optkit.transforms._norms import clip, scaled_norm
+from keras_optkit.transforms._norms import clip, filled, norms_for
 
 
 @register
@@ -39,7 +39,11 @@ class NormClip(Transform):
         self.max_norm = _check.in_range("max_norm", max_norm, low=0, closed="neither")
 
     def __call__(self, gradients, variables, step):
+        entries = filled(gradients, variables)
+        if not entries:
+            return list(gradients)
+        norms = iter(norms_for(self.max_norm, [([gradient], None) for gradient in entries]))
         return [
-            clip(g, scaled_norm([g]), self.max_norm) if math.prod(v.shape) else g
+            clip(g, next(norms), self.max_norm) if math.prod(v.shape) else g
             for g, v in zip(gradients, variables, strict=True)
         ]
