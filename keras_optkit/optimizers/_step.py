@@ -44,7 +44,7 @@ class Step(keras.optimizers.Optimizer):
         if not gradients:
             return
         variables = self._variables_for(gradients, trainable_variables)
-        with _backend.no_gradient(), keras.name_scope(self.name):
+        with _backend.no_gradient(), keras.name_scope(self.name, caller=self):
             gradients, variables = self._filter_empty_gradients(gradients, variables)
             gradients, variables = self._overwrite_variables_directly_with_gradients(
                 gradients, variables
@@ -62,7 +62,7 @@ class Step(keras.optimizers.Optimizer):
         if variables is not None:
             variables = list(variables)
             if not self.built:
-                with keras.name_scope(self.name):
+                with keras.name_scope(self.name, caller=self):
                     self.build(variables)
             self._check_variables_are_known(variables)
         elif self.built:
