@@ -1,5 +1,6 @@
 """Two devices for every backend that has devices on a CPU, set before the backend starts."""
 
+import functools
 import os
 
 BACKEND = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -12,3 +13,13 @@ if BACKEND == "tensorflow":
 
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+
+
+@functools.cache
+def two_replicas():
+    """Returns the one strategy of the process.
+
+    TensorFlow numbers the sums of each from the same number on, and refuses one whose shape was
+    another in another strategy.
+    """
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])

@@ -7,6 +7,7 @@ import pytest
 
 from keras_optkit import optimizers, transforms
 from keras_optkit.testing._models import assert_same, fit, network
+from tests.conftest import two_replicas
 from tests.test_contract import MAKERS, TRAINING_PARTS, within
 
 MAKERS = MAKERS | {
@@ -25,10 +26,8 @@ if keras.backend.backend() == "tensorflow":
 
     @pytest.mark.parametrize("name", MAKERS)
     def test_mirrored_strategy_equals_one_device(name):
-        import tensorflow as tf
-
         one = fit(network(), MAKERS[name](), epochs=2)
-        with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+        with two_replicas().scope():
             model = network()
             model.compile(MAKERS[name](), "mse", jit_compile=False)
         fit(model, epochs=2)

@@ -13,6 +13,7 @@ import pytest
 import keras_optkit as ko
 from keras_optkit.callbacks import GradientMonitor
 from keras_optkit.callbacks._instrument import Instrument
+from tests.conftest import two_replicas
 
 BACKEND = keras.backend.backend()
 K = keras.optimizers
@@ -638,9 +639,7 @@ def test_two_devices(case):
     def scope():
         if BACKEND == "jax":
             return keras.distribution.DataParallel(devices=["cpu:0", "cpu:1"]).scope()
-        import tensorflow as tf
-
-        return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope()
+        return two_replicas().scope()
 
     one, two = GradientMonitor(every=2), GradientMonitor(every=2)
     train(contextlib.nullcontext(), one)

@@ -47,7 +47,8 @@ def cond(predicate, effect, variables):
         # A select that XLA cannot see through, since it takes what stays the same out of the
         # loop, and copies it in every step to be written later.
         kept = [
-            ops.where(running, a, 0) if a is b else a for a, b in zip(after, before, strict=True)
+            ops.where(running, a, ops.zeros_like(a)) if a is b else a
+            for a, b in zip(after, before, strict=True)
         ]
         return False, kept
 

@@ -5,9 +5,9 @@ import math
 
 from keras import ops
 
-# Whose reciprocals float32 holds too: XLA takes denormal numbers for 0, and may divide by
-# multiplying with the reciprocal.
-SMALLEST, LARGEST = 2.0**-126, 2.0**126
+# Whose reciprocals float32 holds too, even as estimated by a processor: denormal numbers are
+# often taken for 0.
+SMALLEST, LARGEST = 2.0**-126, 2.0**120
 SMALL = 1e-15
 
 
@@ -69,7 +69,8 @@ def clip(tensor, norm, limit):
     """
     scale, ratio = norm
     over = ops.logical_and(ops.isfinite(ratio), scale * ratio > limit)
-    # One factor, limit / norm, would be 0 where the norm overflows; a division an entry is slow.
-    factors = 1 / scale, limit / ops.where(over, ratio, 1.0)
-    clipped = ops.cast(tensor, scale.dtype) * factors[0] * factors[1]
-    return ops.where(over, ops.cast(clipped, tensor.dtype), tensor)
+    # One factor, limit / norm, would be 0 where the norm overflows, and TensorFlow makes one of
+    # two unless a choice lies between. Factors, since dividing every entry is slow.
+    scaled = ops.where(over, ops.cast(tensor, scale.dtype) * (1 / scale), tensor)
+    factor = ops.where(over, limit / ops.where(over, ratio, 1.0), 1.0)
+    return ops.cast(scaled * factor, tensor.dtype)
