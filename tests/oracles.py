@@ -161,6 +161,20 @@ def optax_steps(transformation, start, gradients):
         yield [np.asarray(weights[path]) for path in start]  # JAX has sorted the paths
 
 
+def problem(shapes, steps, seed=0, scaled=False):
+    """Returns start weights by path and gradients for each step, all exactly float32.
+
+    With `scaled`, each step's gradients have a size of their own.
+    """
+    rng = np.random.default_rng(seed)
+    start = {path: np.float32(rng.normal(size=shape)) for path, shape in shapes.items()}
+    sizes = np.exp(rng.normal(size=steps)) if scaled else np.ones(steps)
+    gradients = [
+        [np.float32(rng.normal(size=shape) * size) for shape in shapes.values()] for size in sizes
+    ]
+    return start, gradients
+
+
 def make_weights(values, dtype="float32", **kwargs):
     """Returns Keras variables at paths, made from `{"dense/kernel": value, ...}`."""
     weights = []

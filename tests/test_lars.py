@@ -19,13 +19,7 @@ EXCLUDED = [path.endswith(("bias", "gamma")) for path in SHAPES]
 
 
 def problem(steps, seed=0):
-    rng = np.random.default_rng(seed)
-    start = {path: np.float32(rng.normal(size=shape)) for path, shape in SHAPES.items()}
-    gradients = [
-        [np.float32(rng.normal(size=shape) * scale) for shape in SHAPES.values()]
-        for scale in np.exp(rng.normal(size=steps))
-    ]
-    return start, gradients
+    return oracles.problem(SHAPES, steps, seed, scaled=True)
 
 
 def judges(**settings):

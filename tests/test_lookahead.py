@@ -28,12 +28,7 @@ INNER = {
 
 
 def problem(steps, seed=0):
-    rng = np.random.default_rng(seed)
-    start = {path: np.float32(rng.normal(size=shape)) for path, shape in SHAPES.items()}
-    gradients = [
-        [np.float32(rng.normal(size=shape)) for shape in SHAPES.values()] for _ in range(steps)
-    ]
-    return start, gradients
+    return oracles.problem(SHAPES, steps, seed)
 
 
 def named(optimizer, ending):

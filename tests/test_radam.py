@@ -15,14 +15,7 @@ SHAPES = {"dense/kernel": (4, 3), "dense/bias": (3,), "scale": ()}
 
 
 def problem(steps, seed=0):
-    """Returns start weights and gradients, exactly representable in float32."""
-    rng = np.random.default_rng(seed)
-    start = {path: np.float32(rng.normal(size=shape)) for path, shape in SHAPES.items()}
-    gradients = [
-        [np.float32(rng.normal(size=shape) * scale) for shape in SHAPES.values()]
-        for scale in np.exp(rng.normal(size=steps))
-    ]
-    return start, gradients
+    return oracles.problem(SHAPES, steps, seed, scaled=True)
 
 
 def direction(optimizer, step, gradient, momentum, velocity):
