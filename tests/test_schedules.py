@@ -13,12 +13,42 @@ from keras import ops
 from keras.optimizers.schedules import CosineDecay, PiecewiseConstantDecay, PolynomialDecay
 
 import keras_optkit
-from keras_optkit.schedules import Schedule, Sequence, Warmup
+from keras_optkit.schedules import (
+    REX,
+    CosineRestarts,
+    Cyclic,
+    InverseSquareRoot,
+    LinearDecay,
+    MultiStep,
+    OneCycle,
+    OneCycleMomentum,
+    PerEpoch,
+    Product,
+    Scale,
+    Schedule,
+    Sequence,
+    StepDecay,
+    Warmup,
+    WarmupStableDecay,
+)
 
 BACKEND = keras.backend.backend()
 INSTANCES = [
     Warmup(CosineDecay(0.1, 20), steps=5, shape="exponential", start_factor=0.01),
     Sequence([0.5, Warmup(PolynomialDecay(0.1, 10), 3), CosineDecay(0.2, 7)], boundaries=[4, 20]),
+    CosineRestarts(0.3, 5, period_factor=2.0, peak_factor=0.7, warmup_steps=2, minimum=0.01),
+    Cyclic(0.01, 0.2, half_cycle_steps=4, mode="exp_range", gamma=0.97),
+    InverseSquareRoot(0.2, warmup_steps=4),
+    LinearDecay(0.2, steps=20, final=0.05),
+    MultiStep(0.2, [4, 19], factor=0.3),
+    OneCycle(0.3, steps=20, warmup_fraction=0.25, three_phase=True),
+    OneCycleMomentum(steps=20, low=0.8, high=0.9, shape="linear"),
+    PerEpoch(LinearDecay(0.2, steps=6), steps_per_epoch=4),
+    Product([Cyclic(0.5, 1.0, half_cycle_steps=3), StepDecay(0.3, 5), 0.9]),
+    REX(0.2, steps=20, final=0.01),
+    Scale(CosineDecay(0.1, 20), factor=3.0),
+    StepDecay(0.3, every=4, factor=0.6, minimum=0.02),
+    WarmupStableDecay(0.2, warmup_steps=4, stable_steps=5, decay_steps=11, decay_shape="sqrt"),
 ]
 SHAPES = ("linear", "cosine", "exponential")
 
@@ -171,6 +201,15 @@ def test_exact_above_two_to_the_24():
     expected = 1 - np.clip(np.arange(-3, 11), 0, 10) / 10
     for schedule in (Sequence([1.0, fall], [start]), Warmup(fall, start)):
         np.testing.assert_allclose(values(schedule, steps), expected, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.skipif(BACKEND == "jax", reason="no int64 unless asked for")
+def test_exact_above_two_to_the_31():
+    step = 2**40 + 3 + np.arange(4)
+    decay = PiecewiseConstantDecay([2**40 - 6], [0.5, 0.25])
+    for schedule in (Sequence([1.0, decay], [10]), Warmup(decay, 10)):
+        ours = ops.convert_to_numpy(schedule(ops.convert_to_tensor(step, "int64")))
+        np.testing.assert_array_equal(ours, [0.5, 0.5, 0.25, 0.25])
 
 
 def test_the_step_before_an_unused_branch_stays_finite():

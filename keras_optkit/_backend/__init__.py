@@ -14,7 +14,13 @@ Each module here offers the same functions:
   functions, the fastest way there is.
 - `seeded_normal(shape, seed, index, step)`: float32 standard normals, a pure function of its
   arguments.
+- `compiled(function)`: a pure function at module level, compiled once for all who ask.
+- `value_and_gradient(function, jit)`: a compiled function of the same arguments that returns the
+  scalar `function(point, *arguments)` and its gradient by the tensor `point`.
+- `number(tensor)`: a scalar tensor as a Python number where steps run eagerly, else the tensor.
 - `no_gradient()`: a context in which nothing is recorded for differentiation.
+- `train_step(model, ...)`: the training step of a `ModelWrapper`: that of Keras, but for the
+  model's `change_gradients`.
 """
 
 from collections.abc import Callable
@@ -37,11 +43,15 @@ match keras.backend.backend():
         )
 
 assign: Callable[..., Any] = _framework.assign
+compiled: Callable[..., Any] = _framework.compiled
 cond: Callable[..., Any] = _framework.cond
 dense: Callable[..., Any] = _framework.dense
 no_gradient: Callable[..., Any] = _framework.no_gradient
+number: Callable[..., Any] = _framework.number
 read: Callable[..., Any] = _framework.read
 replica_count: Callable[..., Any] = _framework.replica_count
 seeded_normal: Callable[..., Any] = _framework.seeded_normal
 sum_over_replicas: Callable[..., Any] = _framework.sum_over_replicas
+train_step: Callable[..., Any] = _framework.train_step
 update_each: Callable[..., Any] = _framework.update_each
+value_and_gradient: Callable[..., Any] = _framework.value_and_gradient

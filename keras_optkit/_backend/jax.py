@@ -1,6 +1,7 @@
 """JAX: the step is a pure function, and Keras hands variables their values by a scope."""
 
 import contextlib
+import functools
 
 import jax
 import jax.core
@@ -68,5 +69,43 @@ def seeded_normal(shape, seed, index, step):
     return jax.random.normal(key, shape, "float32")
 
 
+def number(tensor):
+    return tensor
+
+
 def no_gradient():
     return contextlib.nullcontext()
+
+
+def train_step(model, state, data):
+    trainable, non_trainable, optimizer, metrics = state
+    batch = keras.utils.unpack_x_y_sample_weight(data)
+    before = [
+        *zip(model.non_trainable_variables, non_trainable, strict=True),
+        *zip(model.optimizer.variables, optimizer, strict=True),
+        *zip(model.metrics_variables, metrics, strict=True),
+    ]
+
+    def loss_at(weights):
+        return model.pure_loss(weights, batch, before)
+
+    def gradients_at(weights):
+        return jax.grad(loss_at, has_aux=True)(weights)[0]
+
+    (_, seen), gradients = jax.value_and_grad(loss_at, has_aux=True)(trainable)
+    loss, y_pred, _, non_trainable, metrics = seen  # Keras too drops weights assigned on JAX
+    gradients = model.change_gradients(gradients, trainable, gradients_at)
+    trainable, optimizer = model.optimizer.stateless_apply(optimizer, gradients, trainable)
+    x, y, sample_weight = batch
+    logs, metrics = model._update_metrics_variables(metrics, loss, x, y, y_pred, sample_weight)
+    return logs, (trainable, non_trainable, optimizer, metrics)
+
+
+@functools.cache
+def compiled(function):
+    return jax.jit(function)
+
+
+def value_and_gradient(function, jit):
+    compute = jax.value_and_grad(function)
+    return jax.jit(compute) if jit else compute

@@ -1,8 +1,10 @@
 """TensorFlow: graphs, and the replicas of `tf.distribute`."""
 
 import contextlib
+import functools
 import math
 
+import keras
 import tensorflow as tf
 
 
@@ -82,8 +84,56 @@ def seeded_normal(shape, seed, index, step):
     return math.sqrt(2) * tf.math.erfinv((tf.cast(centred, "float32") + 0.5) * 2.0**-22)
 
 
+def number(tensor):
+    return tensor
+
+
 def no_gradient():
     return contextlib.nullcontext()
+
+
+def train_step(model, data):
+    batch = keras.utils.unpack_x_y_sample_weight(data)
+
+    def differentiate(weights):
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(weights)
+            loss, seen = model.pure_loss(weights, batch)
+        return tape.gradient(loss, weights), seen
+
+    weights = [read(v) for v in model.trainable_variables]
+    gradients, (loss, y_pred, *seen) = differentiate(weights)
+    gradients = model.change_gradients(
+        gradients, weights, lambda weights: differentiate(weights)[0]
+    )
+    kinds = (model.trainable_variables, model.non_trainable_variables, model.metrics_variables)
+    for variables, values in zip(kinds, seen, strict=True):
+        for variable, value in zip(variables, values, strict=True):
+            if value is not None:
+                variable.assign(value)
+    model.optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
+    x, y, sample_weight = batch
+    rows = tf.shape(next(t for t in keras.tree.flatten(x) if t is not None))[0]
+    whole = loss * tf.cast(tf.distribute.get_strategy().num_replicas_in_sync, loss.dtype)
+    model._loss_tracker.update_state(whole, sample_weight=rows)  # Keras divides by the replicas
+    return model.compute_metrics(x, y, y_pred, sample_weight)
+
+
+@functools.cache
+def compiled(function):
+    return tf.function(function, jit_compile=True, autograph=False)
+
+
+def value_and_gradient(function, jit):
+    @tf.function(jit_compile=jit, autograph=False)
+    def compute(point, *arguments):
+        with tf.GradientTape() as tape:
+            tape.watch(point)
+            value = function(point, *arguments)
+        zero = tf.UnconnectedGradients.ZERO
+        return value, tape.gradient(value, point, unconnected_gradients=zero)
+
+    return compute
 
 
 def _replica_context():

@@ -1,5 +1,8 @@
 """torch: everything runs at once, in Python's order."""
 
+import functools
+
+import keras
 import torch
 from keras.src.backend.torch.core import get_device
 
@@ -43,5 +46,51 @@ def seeded_normal(shape, seed, index, step):
     return torch.randn(shape, generator=generator, device=device)
 
 
+def number(tensor):
+    return tensor.item()
+
+
 def no_gradient():
     return torch.no_grad()
+
+
+def train_step(model, data):
+    batch = keras.utils.unpack_x_y_sample_weight(data)
+
+    def differentiate(weights):
+        leaves = [w.detach().requires_grad_() for w in weights]
+        with torch.enable_grad():
+            loss, seen = model.pure_loss(leaves, batch)
+            return torch.autograd.grad(loss, leaves, allow_unused=True), seen
+
+    weights = [read(v) for v in model.trainable_variables]
+    gradients, (loss, y_pred, *seen) = differentiate(weights)
+    with torch.no_grad():
+        gradients = model.change_gradients(
+            list(gradients), weights, lambda weights: differentiate(weights)[0]
+        )
+        kinds = (model.trainable_variables, model.non_trainable_variables, model.metrics_variables)
+        for variables, values in zip(kinds, seen, strict=True):
+            for variable, value in zip(variables, values, strict=True):
+                if value is not None:
+                    variable.assign(value)
+        model.optimizer.apply(gradients, model.trainable_variables)
+    x, y, sample_weight = batch
+    rows = next(t for t in keras.tree.flatten(x) if t is not None).shape[0]
+    model._loss_tracker.update_state(loss, sample_weight=rows)
+    return model.compute_metrics(x, y, y_pred, sample_weight)
+
+
+@functools.cache
+def compiled(function):
+    return torch.no_grad()(function)
+
+
+def value_and_gradient(function, jit):
+    def compute(point, *arguments):
+        point = point.detach().requires_grad_()
+        value = function(point, *arguments)
+        (gradient,) = torch.autograd.grad(value, point, materialize_grads=True)
+        return value.detach(), gradient
+
+    return compute

@@ -29,6 +29,7 @@ class OptimizerKwargs(TypedDict, total=False):
     gradient_transforms: Sequence[Transform]
     groups: Sequence[Group]
     schedule_unit: ScheduleUnit
+    cautious: bool
     name: str | None
 
 

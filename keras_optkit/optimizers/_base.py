@@ -1,9 +1,11 @@
 """The one place where an update rule meets Keras variables, dtypes and backends."""
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
+import keras
 from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule as Schedule
 
@@ -12,7 +14,7 @@ from keras_optkit._config import parameters
 from keras_optkit.optimizers import _arguments
 from keras_optkit.optimizers._arguments import LearningRate, ScheduleUnit
 from keras_optkit.optimizers._policies import Policies
-from keras_optkit.optimizers._slots import read, working_dtype
+from keras_optkit.optimizers._slots import add_slot, read, working_dtype
 from keras_optkit.optimizers._step import Step
 from keras_optkit.optimizers.group import Group
 from keras_optkit.transforms import GlobalNormClip, NormClip, Transform, ValueClip
@@ -48,10 +50,15 @@ class Optimizer(Step):
         gradient_transforms: `keras_optkit.transforms`, applied to the gradients in this order.
         groups: `Group`s of weights with settings of their own.
         schedule_unit: What schedules count: `"update"`s or, as Keras does, every `"batch"`.
+        cautious: Whether to leave out the entries of a direction that point against the gradient,
+            and to lengthen the others by as much
+            ([Liang et al., 2024](https://arxiv.org/abs/2411.16085), algorithm 1); not the decay.
         name: Name of the optimizer.
     """
 
     slots: ClassVar[tuple[str, ...]] = ()
+    scalars: ClassVar[dict[str, float]] = {}  # state of the optimizer as a whole, and its start
+    elementwise: ClassVar[bool] = False  # does each entry of a weight move by itself?
 
     def __init__(
         self,
@@ -68,6 +75,7 @@ class Optimizer(Step):
         gradient_transforms: Sequence[Transform] = (),
         groups: Sequence[Group] = (),
         schedule_unit: ScheduleUnit = "update",
+        cautious: bool = False,
         name: str | None = None,
         **unknown: Any,
     ):
@@ -98,6 +106,7 @@ class Optimizer(Step):
         )
         self.groups = _arguments.instances("groups", groups, Group)
         self.schedule_unit = _check.one_of("schedule_unit", schedule_unit, ("update", "batch"))
+        self.cautious = _check.flag("cautious", cautious)
         self._undecayed: tuple[str, ...] = ()
         self._batches_per_call = 1  # more in a wrapper that accumulates
 
@@ -109,20 +118,42 @@ class Optimizer(Step):
         """
         raise NotImplementedError
 
-    def update(self, gradient, weight, step, slots, learning_rate, weight_decay):
+    def update(self, gradient, weight, step, slots, learning_rate, weight_decay, *shared):
         """Returns `new_weight, new_slots`.
 
         Override it, in place of `direction`, if decay or the learning rate belong inside the
-        rule. `learning_rate` is a scalar tensor; so is `weight_decay`, or None for no decay.
+        rule. `learning_rate` is a scalar tensor; so is `weight_decay`, or None for no decay;
+        `shared` is what `prepare` has made.
         """
         direction, slots = self.direction(gradient, weight, step, slots)
+        direction = self.careful(direction, gradient)
         if weight_decay is not None:
             direction = direction + weight_decay * weight
         return weight - learning_rate * direction, slots
 
+    def careful(self, direction, gradient):
+        """Returns `direction`, or with `cautious` its part that agrees with the gradient."""
+        if not self.cautious:
+            return direction
+        agrees = ops.cast(direction * gradient > 0, gradient.dtype)
+        return direction * agrees * (math.prod(gradient.shape) / (ops.sum(agrees) + 1))
+
+    def prepare(self, gradients, weights, step, slots, scalars, learning_rate) -> tuple:
+        """Returns `shared, new_scalars`: what takes all weights at once, before they move.
+
+        Called if there are `scalars`. `gradients`, `weights` and `slots` are lists over the
+        weights that move; `scalars` holds the kept numbers in the order of `self.scalars`;
+        `shared` is a tuple of tensors that `update` gets.
+        """
+        raise NotImplementedError
+
     def rule_for(self, variable) -> Callable[..., tuple[Any, tuple]]:
         """Returns the function, like `update`, that moves `variable`; called in `build`."""
         return self.update
+
+    def slot_shapes(self, variable) -> dict[str, Any]:
+        """Returns the shapes of the slots that `variable` has; called in `build`."""
+        return dict.fromkeys(self.slots, variable.shape)
 
     def build(self, variables):
         if self.built:
@@ -134,9 +165,27 @@ class Optimizer(Step):
         self._policies = Policies([*self.groups, *excluded], variables)
         for transform in self.gradient_transforms:
             transform.build(variables)
-        slots = [self._add_slots(name) for name in self.slots]
-        self._slots = tuple(zip(*slots, strict=True)) if slots else ((),) * len(variables)
+        self._slots = self._make_slots(variables)
+        self._scalars = tuple(
+            self.add_variable((), keras.initializers.Constant(start), "float32", name=name)
+            for name, start in self.scalars.items()
+        )
         self._rules = tuple(self.rule_for(v) for v in variables)
+
+    def _make_slots(self, variables) -> tuple[tuple, ...]:
+        """Returns the slots of each weight; none where the gradient is the new value."""
+        shapes = [
+            {} if self._overwrite_variable_with_gradient(v) else dict(self.slot_shapes(v))
+            for v in variables
+        ]
+        slots: list[dict] = [{} for _ in variables]
+        for name in dict.fromkeys(name for names in shapes for name in names):
+            for i, variable in enumerate(variables):
+                if name in shapes[i]:
+                    slots[i][name] = add_slot(self, variable, name, shapes[i][name])
+        return tuple(
+            tuple(found[name] for name in names) for found, names in zip(slots, shapes, strict=True)
+        )
 
     def _update(self, gradients, variables):
         indices = [self._get_variable_index(v) for v in variables]
@@ -150,22 +199,24 @@ class Optimizer(Step):
         learning_rate = ops.cast(self.learning_rate, "float32")
         decay: Any = self.weight_decay
         decay = _scalar(decay(self._clock()) if isinstance(decay, Schedule) else decay)
+        weights = [read(v) for v in variables]
+        slots = [tuple(read(slot) for slot in self._slots[i]) for i in indices]
+        shared = self._prepare(gradients, weights, step, slots, learning_rate)
         kernels = {rule: functools.partial(_move, rule) for rule in dict.fromkeys(self._rules)}
         jobs = [
             (
                 kernels[self._rules[i]],
                 (
-                    gradient,
-                    read(variable),
+                    gradients[n],
+                    weights[n],
                     step,
-                    tuple(read(slot) for slot in self._slots[i]),
+                    slots[n],
                     learning_rate * policy.lr_multiplier,
                     decay if policy.weight_decay is None else _scalar(policy.weight_decay),
+                    *shared,
                 ),
             )
-            for gradient, variable, i, policy in zip(
-                gradients, variables, indices, policies, strict=True
-            )
+            for n, (i, policy) in enumerate(zip(indices, policies, strict=True))
         ]
         moved = _backend.update_each(jobs)
         weights = [
@@ -180,6 +231,17 @@ class Optimizer(Step):
             for pair in zip(self._slots[i], new, strict=True)
         ]
         _backend.assign([*variables, *(s for s, _ in slots)], [*weights, *(n for _, n in slots)])
+
+    def _prepare(self, gradients, weights, step, slots, learning_rate) -> tuple:
+        """Moves the scalars, and returns what all weights share."""
+        if not self._scalars:
+            return ()
+        scalars = tuple(read(scalar) for scalar in self._scalars)
+        weights = [read(w, working_dtype(w)) for w in weights]
+        arguments = (gradients, weights, step, slots, scalars, learning_rate)
+        [(shared, scalars)] = _backend.update_each([(self.prepare, arguments)])
+        _backend.assign(self._scalars, scalars)
+        return tuple(shared)
 
     def _average(self, weights, indices):
         """Updates the averages; returns the weights, or, when it is due, the averages.
@@ -270,14 +332,15 @@ class Optimizer(Step):
         super().load_own_variables(store)
 
 
-def _move(rule, gradient, weight, step, slots, learning_rate, weight_decay):
+def _move(rule, gradient, weight, step, slots, learning_rate, weight_decay, *shared):
     """Calls a pure rule with all its tensors in the weight's working dtype."""
     dtype = working_dtype(weight)
     learning_rate = ops.cast(learning_rate, dtype)
     if weight_decay is not None:
         weight_decay = ops.cast(weight_decay, dtype)
-    step = ops.cast(step, dtype)
-    return rule(gradient, ops.cast(weight, dtype), step, slots, learning_rate, weight_decay)
+    step, weight = ops.cast(step, dtype), ops.cast(weight, dtype)
+    shared = tuple(ops.cast(x, dtype) for x in shared)
+    return rule(gradient, weight, step, slots, learning_rate, weight_decay, *shared)
 
 
 def _scalar(weight_decay):

@@ -15,16 +15,19 @@ def working_dtype(variable) -> str:
     return "float32" if dtype in ("float16", "bfloat16") else dtype
 
 
-def add_slot(optimizer, variable, name: str):
-    """Adds a state variable shaped and placed like `variable`, in its working dtype, of zeros.
+def add_slot(optimizer, variable, name: str, shape=None):
+    """Adds a state variable of zeros for `variable`: shaped and placed like it, in its dtype.
+
+    Or of another shape, and then on every device; the dtype is the one to compute in.
 
     To start it at the weight's value, assign a copy in the first step: TensorFlow calls `build`
     while tracing and would drop an assignment there, and weights may be set after it.
     """
+    alike = shape is None or tuple(shape) == tuple(variable.shape)
     return optimizer.add_variable(
-        shape=variable.shape,
+        shape=variable.shape if alike else shape,
         dtype=working_dtype(variable),
-        layout=getattr(variable, "_layout", None),
+        layout=getattr(variable, "_layout", None) if alike else None,
         name=f"{_match.path(variable).replace('/', '_').replace(':', '_')}_{name}",
     )
 

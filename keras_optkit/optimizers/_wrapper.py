@@ -76,11 +76,8 @@ class Wrapper(Step):
             name=name,
         )
         self.inner_optimizer = inner
-        rule = inner
-        while isinstance(rule, Wrapper):
-            rule = rule.inner_optimizer
-        if isinstance(rule, Optimizer) and steps:
-            rule._batches_per_call = steps
+        if isinstance(self.rule, Optimizer) and steps:
+            self.rule._batches_per_call = steps
 
     def before(self, gradients: list, variables: list) -> list:
         """Returns the gradients to hand to the inner optimizer."""
@@ -88,6 +85,12 @@ class Wrapper(Step):
 
     def after(self, variables: list) -> None:
         """Acts on the weights that the inner optimizer has moved."""
+
+    @property
+    def rule(self) -> keras.optimizers.Optimizer:
+        """The optimizer inside all wrappers."""
+        inner = self.inner_optimizer
+        return inner.rule if isinstance(inner, Wrapper) else inner
 
     @property
     def updates(self):

@@ -9,6 +9,7 @@ from keras_optkit import _check, _match
 from keras_optkit._registry import register
 from keras_optkit.optimizers._arguments import LearningRate, OptimizerKwargs
 from keras_optkit.optimizers._base import Optimizer
+from keras_optkit.optimizers._moments import norm
 
 EXCLUDE = ("bias", "beta", "gamma")
 
@@ -79,8 +80,8 @@ class LARS(Optimizer):
         excluded = _match.matches(self.exclude, _match.path(variable))
         return self.update_excluded if excluded else self.update
 
-    def update(self, gradient, weight, step, slots, learning_rate, weight_decay):
-        weight_norm, gradient_norm = _norm(weight), _norm(gradient)
+    def update(self, gradient, weight, step, slots, learning_rate, weight_decay, *shared):
+        weight_norm, gradient_norm = norm(weight), norm(gradient)
         denominator = gradient_norm + self.epsilon
         if weight_decay is not None:
             denominator = denominator + weight_decay * weight_norm
@@ -95,8 +96,4 @@ class LARS(Optimizer):
         (velocity,) = slots
         velocity = self.momentum * velocity + learning_rate * gradient
         move = self.momentum * velocity + learning_rate * gradient if self.nesterov else velocity
-        return weight - move, (velocity,)
-
-
-def _norm(tensor):
-    return ops.sqrt(ops.sum(ops.square(tensor)))
+        return weight - self.careful(move, gradient), (velocity,)

@@ -10,6 +10,7 @@ from keras_optkit import _check
 from keras_optkit._registry import register
 from keras_optkit.optimizers._arguments import LearningRate, OptimizerKwargs
 from keras_optkit.optimizers._base import Optimizer
+from keras_optkit.optimizers._moments import bias, mean
 
 
 @register
@@ -46,6 +47,7 @@ class RAdam(Optimizer):
     """
 
     slots = ("momentum", "velocity")
+    elementwise = True
 
     def __init__(
         self,
@@ -69,11 +71,10 @@ class RAdam(Optimizer):
 
     def direction(self, gradient, weight, step, slots):
         momentum, velocity = slots
-        momentum = self.beta_1 * momentum + (1 - self.beta_1) * gradient
-        velocity = self.beta_2 * velocity + (1 - self.beta_2) * ops.square(gradient)
-        # expm1, as float32 rounds 1 - beta^t badly.
-        m_hat = momentum / -ops.expm1(step * math.log(self.beta_1)) if self.beta_1 else gradient
-        v_hat = velocity / -ops.expm1(step * math.log(self.beta_2))
+        momentum = mean(momentum, gradient, self.beta_1)
+        velocity = mean(velocity, ops.square(gradient), self.beta_2)
+        m_hat = momentum / bias(self.beta_1, step)
+        v_hat = velocity / bias(self.beta_2, step)
         rho_inf = 2 / (1 - self.beta_2) - 1
         rho = ops.maximum(self._rho(step), 4)  # keeps the root real
         r = ops.sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho))

@@ -1,8 +1,10 @@
 """What every schedule is, and how schedules hold others."""
 
+import itertools
 import numbers
 from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule, PiecewiseConstantDecay
@@ -85,9 +87,29 @@ def _takes_one_step(schedule: LearningRateSchedule) -> bool:
     )
 
 
+def as_schedules(name: str, value: Any) -> list[float | LearningRateSchedule]:
+    """Returns `value`, a list of numbers and schedules, as `as_schedule` returns each of them."""
+    _check.instance(name, value, (list, tuple), "a list of numbers or schedules")
+    return [as_schedule(f"{name}[{i}]", schedule) for i, schedule in enumerate(value)]
+
+
+def as_boundaries(name: str, value: Any) -> list[int]:
+    """Returns `value` as a list of ints if it is one of increasing steps, each at least 1."""
+    _check.instance(name, value, (list, tuple), "a list of integers")
+    boundaries = [_check.integer(f"{name}[{i}]", step, low=1) for i, step in enumerate(value)]
+    if any(later <= earlier for earlier, later in itertools.pairwise(boundaries)):
+        raise ValueError(
+            f"`{name}` must increase, since each is a step counted from the start of training, "
+            f"not from the boundary before. {_check.received(name, value)}"
+        )
+    return boundaries
+
+
 def steps_since(boundary: int, step: Any) -> Any:
     """Returns `step - boundary`, or 0 before the boundary, as integers.
 
     Float32 does not tell 2^24 from 2^24 + 1, so subtract first and cast afterwards.
     """
-    return ops.maximum(step, boundary) - boundary
+    passed = step - boundary
+    # Not `ops.maximum`, which makes int32 of int64 on torch.
+    return passed * ops.cast(passed > 0, keras.backend.standardize_dtype(passed.dtype))

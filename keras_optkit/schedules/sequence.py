@@ -1,14 +1,19 @@
 """Schedules one after another."""
 
 import collections.abc
-import itertools
 
 import keras
 from keras import ops
 
 from keras_optkit import _check
 from keras_optkit._registry import register
-from keras_optkit.schedules._base import Schedule, as_schedule, steps_since, value_of
+from keras_optkit.schedules._base import (
+    Schedule,
+    as_boundaries,
+    as_schedules,
+    steps_since,
+    value_of,
+)
 
 
 @register
@@ -47,22 +52,12 @@ class Sequence(Schedule):
         ],
         boundaries: collections.abc.Sequence[int],
     ):
-        _check.instance("schedules", schedules, (list, tuple), "a list of numbers or schedules")
-        _check.instance("boundaries", boundaries, (list, tuple), "a list of integers")
-        self.schedules = [as_schedule(f"schedules[{i}]", s) for i, s in enumerate(schedules)]
-        self.boundaries = [
-            _check.integer(f"boundaries[{i}]", b, low=1) for i, b in enumerate(boundaries)
-        ]
+        self.schedules = as_schedules("schedules", schedules)
+        self.boundaries = as_boundaries("boundaries", boundaries)
         if len(self.boundaries) != len(self.schedules) - 1:
             raise ValueError(
                 "`boundaries` must hold one step fewer than there are schedules, "
                 f"{len(self.schedules)}: the first starts at step 0. "
-                f"{_check.received('boundaries', boundaries)}"
-            )
-        if any(later <= earlier for earlier, later in itertools.pairwise(self.boundaries)):
-            raise ValueError(
-                "`boundaries` must increase, since each is the step at which the next schedule "
-                "takes over, counted from the start of training. "
                 f"{_check.received('boundaries', boundaries)}"
             )
 
