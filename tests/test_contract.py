@@ -54,6 +54,7 @@ INSTANCES = {
     "Product": lambda: schedules.Product([schedules.Cyclic(0.5, 1.0, 2), 0.01]),
     "RAdam": lambda **kwargs: optimizers.RAdam(0.01, **kwargs),
     "REX": lambda: schedules.REX(0.01, steps=6, final=0.001),
+    "SAM": lambda: optimizers.SAM(network(), rho=0.3),
     "SOAP": lambda **kwargs: optimizers.SOAP(0.02, precondition_every=2, exclude="head", **kwargs),
     "Scale": lambda: schedules.Scale(schedules.LinearDecay(0.1, 6), factor=0.1),
     "ScheduleFreeAdamW": lambda **kwargs: optimizers.ScheduleFreeAdamW(0.02, **kwargs),

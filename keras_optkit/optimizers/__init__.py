@@ -13,11 +13,14 @@ from keras_optkit.optimizers.group import no_decay_groups as no_decay_groups
 from keras_optkit.optimizers.lamb import LAMB as LAMB
 from keras_optkit.optimizers.lars import LARS as LARS
 from keras_optkit.optimizers.lookahead import Lookahead as Lookahead
+from keras_optkit.optimizers.minimize import OptimizeResult as OptimizeResult
+from keras_optkit.optimizers.minimize import minimize as minimize
 from keras_optkit.optimizers.muon import Muon as Muon
 from keras_optkit.optimizers.novograd import NovoGrad as NovoGrad
 from keras_optkit.optimizers.prodigy import Prodigy as Prodigy
 from keras_optkit.optimizers.radam import RAdam as RAdam
 from keras_optkit.optimizers.recalibrate import recalibrate_batchnorm as recalibrate_batchnorm
+from keras_optkit.optimizers.sam import SAM as SAM
 from keras_optkit.optimizers.schedule_free_adamw import ScheduleFreeAdamW as ScheduleFreeAdamW
 from keras_optkit.optimizers.schedule_free_sgd import ScheduleFreeSGD as ScheduleFreeSGD
 from keras_optkit.optimizers.scheduled import Scheduled as Scheduled

@@ -38,8 +38,8 @@ class Averaged(Evaluated, Wrapper):
             the mean of snapshots; `"polyak"` of all iterates. The latter two differ only in what
             `every` is usual: a whole epoch, and 1.
         decay: Share of the old average that `"ema"` keeps at each turn, in [0, 1).
-        start: The update after which averaging begins, 0 or more. Until then the average is the
-            weights themselves. For `"swa"`, three quarters of the training is usual.
+        start: The update after which averaging begins, 0 or more; three quarters of the training
+            is usual for `"swa"`. Until the first turn the model is evaluated as it is.
         every: Updates from one turn to the next, at least 1.
         debias: Whether the first turns of `"ema"` keep less, so that it forgets the start.
         **kwargs: Those of `Wrapper`.
@@ -94,15 +94,13 @@ class Averaged(Evaluated, Wrapper):
         if self.every == 1 and self.start == 0:
             take_in()
             return
-        early = ops.logical_and(self.updates == 0, done < self.every)
         due = ops.logical_and(done > 0, done % self.every == 0)
-        everything = [v for pair in pairs for v in pair]
-        _backend.cond(ops.logical_or(early, due), take_in, everything)
+        _backend.cond(due, take_in, self._exchanged())
 
     def _keep(self, turn):
         """Returns how much of the average stays at this turn; at the first, nothing."""
         if self.kind != "ema":
-            return (ops.maximum(turn, 1) - 1) / ops.maximum(turn, 1)
+            return (turn - 1) / turn
         keep = self.decay
         if self.debias:
             keep = ops.minimum(keep, (1 + turn) / (10 + turn))
@@ -120,7 +118,7 @@ class Averaged(Evaluated, Wrapper):
         ]
 
     def _has_moved(self):
-        return int(ops.convert_to_numpy(self.updates)) > self.start
+        return int(ops.convert_to_numpy(self.updates)) >= self.start + self.every
 
     def _exchanged(self):
         return [v for pair in self._pairs() for v in pair]
