@@ -1,12 +1,15 @@
 """Two devices give what one gives, and the step compiles for TPUs."""
 
+import contextlib
 import re
 
 import keras
+import numpy as np
 import pytest
 
 from keras_optkit import optimizers, transforms
-from keras_optkit.testing._models import assert_same, fit, network
+from keras_optkit.callbacks import SwapAveragedWeights
+from keras_optkit.testing._models import assert_same, data, fit, network
 from tests.conftest import two_replicas
 from tests.test_contract import MAKERS, TRAINING_PARTS, within
 
@@ -22,16 +25,40 @@ MAKERS = MAKERS | {
     ),
 }
 
+# Those that the model is evaluated with at other weights than it trains at.
+SWAPPING = ("Averaged", "ScheduleFreeAdamW", "ScheduleFreeSGD")
+
 if keras.backend.backend() == "tensorflow":
+
+    def train(name, replicas, **kwargs):
+        """Returns a trained model; on one device eagerly, since that needs no compiling."""
+        with two_replicas().scope() if replicas else contextlib.nullcontext():
+            model = network()
+            model.compile(MAKERS[name](), "mse", jit_compile=False, run_eagerly=not replicas)
+        return fit(model, epochs=2, **kwargs)
 
     @pytest.mark.parametrize("name", MAKERS)
     def test_mirrored_strategy_equals_one_device(name):
-        one = fit(network(), MAKERS[name](), epochs=2)
-        with two_replicas().scope():
-            model = network()
-            model.compile(MAKERS[name](), "mse", jit_compile=False)
-        fit(model, epochs=2)
-        assert_same(model.get_weights(), one.get_weights(), name, atol=1e-5)
+        one, two = train(name, replicas=False), train(name, replicas=True)
+        assert_same(two.get_weights(), one.get_weights(), name, atol=1e-5)
+
+    @pytest.mark.parametrize("name", SWAPPING)
+    def test_evaluation_weights_under_a_strategy(name):
+        seen = []
+        for replicas in (False, True):
+            swap = SwapAveragedWeights()
+            model = train(name, replicas, callbacks=[swap], validation_data=data(8))
+            seen.append([model.get_weights()])  # `fit` ends at the evaluation weights
+            inside = two_replicas().scope if replicas else contextlib.nullcontext
+            for scope in (inside, contextlib.nullcontext):
+                for swap in ("use_training_weights", "use_evaluation_weights"):
+                    with scope():
+                        getattr(model.optimizer, swap)()
+                    seen[-1].append(model.get_weights())
+        for number, (one, two) in enumerate(zip(*seen, strict=True)):
+            assert_same(two, one, f"{name}, look {number}", atol=1e-5)
+            assert_same(two, seen[1][number % 2], f"{name}: there and back", atol=1e-6)
+        assert np.abs(seen[1][0][0] - seen[1][1][0]).max() > 1e-4
 
 
 if keras.backend.backend() == "jax":
@@ -47,8 +74,6 @@ if keras.backend.backend() == "jax":
     @pytest.mark.parametrize("name", [*MAKERS, *TRAINING_PARTS])
     def test_step_lowers_for_tpu_without_host_callbacks(name):
         import jax
-
-        from keras_optkit.testing._models import data
 
         model = network()
         model.compile((MAKERS.get(name) or within(name))(), "mse")

@@ -5,13 +5,15 @@ import numpy as np
 import pytest
 
 from keras_optkit.testing._models import data, fit, network
-from tests.test_contract import INSTANCES, OPTIMIZERS
+from tests.test_contract import ALIKE, INSTANCES, OPTIMIZERS
 
 tf = pytest.importorskip("tensorflow")
 
+KINDS = [name for name in OPTIMIZERS if name not in ALIKE]
+
 
 @pytest.mark.skipif(keras.backend.backend() == "torch", reason="Keras cannot: torch to SavedModel")
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", KINDS)
 def test_export_gives_a_saved_model_that_plain_tensorflow_serves(name, tmp_path):
     model = fit(network(), INSTANCES[name]())
     model.export(tmp_path / "model", verbose=False)
@@ -21,7 +23,7 @@ def test_export_gives_a_saved_model_that_plain_tensorflow_serves(name, tmp_path)
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="tf.saved_model needs TF's own")
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", KINDS)
 def test_tf_saved_model_and_checkpoint(name, tmp_path):
     model = fit(network(), INSTANCES[name]())
     tf.saved_model.save(model, str(tmp_path / "model"))

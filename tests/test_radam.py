@@ -22,7 +22,9 @@ def direction(optimizer, step, gradient, momentum, velocity):
     tensors = (ops.convert_to_tensor([x], dtype="float32") for x in (gradient, momentum, velocity))
     gradient, momentum, velocity = tensors
     step = ops.convert_to_tensor(step, dtype="float32")
-    result, _ = optimizer.direction(gradient, gradient, step, (momentum, velocity))
+    result, _ = optimizer.direction(
+        gradient, gradient, step, (momentum, velocity), *optimizer.factors(step)
+    )
     return float(ops.convert_to_numpy(result)[0])
 
 

@@ -8,10 +8,15 @@ Each module here offers the same functions:
 - `cond(predicate, effect, variables)`: runs `effect`, which assigns to `variables` and to no
   others, if `predicate` holds. When it does not hold, this costs next to nothing if the large
   variables that `effect` only reads are among `variables` too.
+- `fused(function, *arguments)`: `function(*arguments)` compiled to few kernels where the step
+  around it may not be; `arguments` are all the tensors it takes, nested or None, and it may read
+  and assign variables.
 - `read(variable)`: the value of a Keras variable as a plain tensor; on torch it is the memory
   itself, so read and compute everything before the first write.
-- `update_each(jobs)`: `[function(*arguments) for function, arguments in jobs]` for pure
-  functions, the fastest way there is.
+- `update_each(jobs, elementwise)`: `[function(*arguments) for function, arguments in jobs]` for
+  pure functions, the fastest way there is. If `elementwise`, the arguments are those of an
+  optimizer's `update`, and each entry of the results depends on the same entry of gradient,
+  weight and slots alone.
 - `seeded_normal(shape, seed, index, step)`: float32 standard normals, a pure function of its
   arguments.
 - `compiled(function)`: a pure function at module level, compiled once for all who ask.
@@ -46,6 +51,7 @@ assign: Callable[..., Any] = _framework.assign
 compiled: Callable[..., Any] = _framework.compiled
 cond: Callable[..., Any] = _framework.cond
 dense: Callable[..., Any] = _framework.dense
+fused: Callable[..., Any] = _framework.fused
 no_gradient: Callable[..., Any] = _framework.no_gradient
 number: Callable[..., Any] = _framework.number
 read: Callable[..., Any] = _framework.read

@@ -59,7 +59,11 @@ def cond(predicate, effect, variables):
     assign(variables, jax.lax.while_loop(lambda state: state[0], once, start)[1])
 
 
-def update_each(jobs):
+def fused(function, *arguments):
+    return function(*arguments)
+
+
+def update_each(jobs, elementwise=False):
     return [function(*arguments) for function, arguments in jobs]
 
 

@@ -61,18 +61,16 @@ def cond(predicate, effect, variables):
         tf.cond(predicate, run, lambda: tf.constant(False))
 
 
-def update_each(jobs):
+def update_each(jobs, elementwise=False):
+    return [function(*arguments) for function, arguments in jobs]
+
+
+def fused(function, *arguments):
     if tf.executing_eagerly() or _replica_context():
-        return [function(*arguments) for function, arguments in jobs]
+        return function(*arguments)
     # In a graph each operation is a kernel of its own that reads and writes memory; XLA makes
-    # one kernel of a rule. A `tf.function` compiles once per shape.
-    compiled = {}
-    results = []
-    for function, arguments in jobs:
-        if function not in compiled:
-            compiled[function] = tf.function(function, jit_compile=True, autograph=False)
-        results.append(compiled[function](*arguments))
-    return results
+    # few kernels of all, and writes variables in place.
+    return tf.function(function, jit_compile=True, autograph=False)(*arguments)
 
 
 def seeded_normal(shape, seed, index, step):

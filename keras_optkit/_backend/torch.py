@@ -25,7 +25,8 @@ def replica_count():
 
 def assign(variables, values):
     for variable, value in zip(variables, values, strict=True):
-        variable.assign(value)
+        if value is not variable.value:  # `update_each` has written it already
+            variable.assign(value)
 
 
 def cond(predicate, effect, variables):
@@ -33,8 +34,58 @@ def cond(predicate, effect, variables):
         effect()
 
 
-def update_each(jobs):
-    return [function(*arguments) for function, arguments in jobs]
+def fused(function, *arguments):
+    return function(*arguments)
+
+
+def update_each(jobs, elementwise=False):
+    if not elementwise:
+        return [function(*arguments) for function, arguments in jobs]
+    results, groups = [], {}
+    for function, arguments in jobs:
+        gradient, weight, step, slots, *rest = arguments
+        tensors = gradient, weight, *slots
+        if all(t.dtype == weight.dtype and t.is_contiguous() for t in tensors):
+            flat = [t.view(-1) for t in tensors]
+            together = function, weight.dtype, weight.device, *map(id, rest)
+            groups.setdefault(together, ((function, step, rest), []))[1].append(flat)
+            results.append((weight, slots))  # into which the new values are written
+        else:  # half precision, computed in float32
+            results.append(function(*arguments))
+    for (function, step, rest), members in groups.values():
+        for piece in _pieces(members):
+            gradient, weight, *slots = (_joined(parts) for parts in zip(*piece, strict=True))
+            weight, slots = function(gradient, weight, step, tuple(slots), *rest)
+            lengths = [len(parts[0]) for parts in piece]
+            for number, new in enumerate((weight, *slots), 1):
+                torch._foreach_copy_([parts[number] for parts in piece], new.split(lengths))
+    return results
+
+
+# Entries for which a rule runs from start to end before it takes the next ones: what passes from
+# one operation to the next stays in the cache, and many small weights take one call.
+PIECE = 2**16
+
+
+def _pieces(members):
+    """Yields lists of parts of flat tensors that make a piece together."""
+    piece, room = [], PIECE
+    for tensors in members:
+        start, size = 0, len(tensors[0])
+        while start < size:
+            end = min(size, start + room)
+            piece.append([t[start:end] for t in tensors])
+            room -= end - start
+            start = end
+            if not room:
+                yield piece
+                piece, room = [], PIECE
+    if piece:
+        yield piece
+
+
+def _joined(parts):
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def seeded_normal(shape, seed, index, step):

@@ -110,22 +110,27 @@ class Optimizer(Step):
         self._undecayed: tuple[str, ...] = ()
         self._batches_per_call = 1  # more in a wrapper that accumulates
 
-    def direction(self, gradient, weight, step, slots) -> tuple[Any, tuple]:
+    def direction(self, gradient, weight, step, slots, *shared) -> tuple[Any, tuple]:
         """Returns `direction, new_slots`; the weight moves by `-learning_rate * direction`.
 
         `slots` holds the kept tensors in the order of `self.slots`; all arguments are plain
-        tensors, and `step` is a float32 scalar that starts at 1.
+        tensors, and `step` is a float32 scalar that starts at 1. `shared` is empty, unless the
+        rule has `factors` or `scalars`; else the signature may leave it out.
         """
         raise NotImplementedError
+
+    def factors(self, step) -> tuple:
+        """Returns scalars that depend on the step alone: the first of `shared`."""
+        return ()
 
     def update(self, gradient, weight, step, slots, learning_rate, weight_decay, *shared):
         """Returns `new_weight, new_slots`.
 
         Override it, in place of `direction`, if decay or the learning rate belong inside the
         rule. `learning_rate` is a scalar tensor; so is `weight_decay`, or None for no decay;
-        `shared` is what `prepare` has made.
+        `shared` is what `factors` and `prepare` have made.
         """
-        direction, slots = self.direction(gradient, weight, step, slots)
+        direction, slots = self.direction(gradient, weight, step, slots, *shared)
         direction = self.careful(direction, gradient)
         if weight_decay is not None:
             direction = direction + weight_decay * weight
@@ -188,37 +193,41 @@ class Optimizer(Step):
         )
 
     def _update(self, gradients, variables):
-        indices = [self._get_variable_index(v) for v in variables]
-        policies = [self._policies.of(i) for i in indices]
-        moving = [n for n, policy in enumerate(policies) if not policy.frozen]
-        gradients, variables = [gradients[n] for n in moving], [variables[n] for n in moving]
-        indices, policies = [indices[n] for n in moving], [policies[n] for n in moving]
-        step = ops.cast(self.iterations + 1, "float32")
-        for transform in (*self.gradient_transforms, *self._clips()):
-            gradients = transform(gradients, variables, step)
-        learning_rate = ops.cast(self.learning_rate, "float32")
         decay: Any = self.weight_decay
         decay = _scalar(decay(self._clock()) if isinstance(decay, Schedule) else decay)
+        rate = ops.cast(self.learning_rate, "float32")
+        step = ops.cast(self.iterations + 1, "float32")
+        policies = [self._policies.of(self._get_variable_index(v)) for v in variables]
+        moving = [n for n, policy in enumerate(policies) if not policy.frozen]
+        gradients, variables = [gradients[n] for n in moving], [variables[n] for n in moving]
+
+        def move(gradients, step, rate, decay):
+            for transform in (*self.gradient_transforms, *self._clips()):
+                gradients = transform(gradients, variables, step)
+            self._move(gradients, variables, step, rate, decay)
+
+        _backend.fused(move, gradients, step, rate, decay)
+
+    def _move(self, gradients, variables, step, learning_rate, decay):
+        """Moves `variables` by gradients that are transformed."""
+        indices = [self._get_variable_index(v) for v in variables]
+        policies = [self._policies.of(i) for i in indices]
+        # One tensor for each setting, by which the backends tell what goes together.
+        rates = {m: learning_rate * m for m in {p.lr_multiplier for p in policies}}
+        decays = {d: _scalar(d) for d in {p.weight_decay for p in policies}} | {None: decay}
         weights = [read(v) for v in variables]
         slots = [tuple(read(slot) for slot in self._slots[i]) for i in indices]
-        shared = self._prepare(gradients, weights, step, slots, learning_rate)
-        kernels = {rule: functools.partial(_move, rule) for rule in dict.fromkeys(self._rules)}
+        shared = self.factors(step)
+        shared += self._prepare(gradients, weights, step, slots, learning_rate)
+        rules = {rule: functools.partial(_call, rule) for rule in dict.fromkeys(self._rules)}
         jobs = [
             (
-                kernels[self._rules[i]],
-                (
-                    gradients[n],
-                    weights[n],
-                    step,
-                    slots[n],
-                    learning_rate * policy.lr_multiplier,
-                    decay if policy.weight_decay is None else _scalar(policy.weight_decay),
-                    *shared,
-                ),
+                rules[self._rules[i]],
+                (g, w, step, s, rates[p.lr_multiplier], decays[p.weight_decay], *shared),
             )
-            for n, (i, policy) in enumerate(zip(indices, policies, strict=True))
+            for i, g, w, s, p in zip(indices, gradients, weights, slots, policies, strict=True)
         ]
-        moved = _backend.update_each(jobs)
+        moved = _backend.update_each(jobs, self.elementwise and not self.cautious)
         weights = [
             weight if variable.constraint is None else variable.constraint(weight)
             for variable, (weight, _) in zip(variables, moved, strict=True)
@@ -239,7 +248,7 @@ class Optimizer(Step):
         scalars = tuple(read(scalar) for scalar in self._scalars)
         weights = [read(w, working_dtype(w)) for w in weights]
         arguments = (gradients, weights, step, slots, scalars, learning_rate)
-        [(shared, scalars)] = _backend.update_each([(self.prepare, arguments)])
+        shared, scalars = self.prepare(*arguments)
         _backend.assign(self._scalars, scalars)
         return tuple(shared)
 
@@ -332,7 +341,7 @@ class Optimizer(Step):
         super().load_own_variables(store)
 
 
-def _move(rule, gradient, weight, step, slots, learning_rate, weight_decay, *shared):
+def _call(rule, gradient, weight, step, slots, learning_rate, weight_decay, *shared):
     """Calls a pure rule with all its tensors in the weight's working dtype."""
     dtype = working_dtype(weight)
     learning_rate = ops.cast(learning_rate, dtype)

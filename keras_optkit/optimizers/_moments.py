@@ -17,7 +17,8 @@ def bias(beta, step):
     """
     if isinstance(beta, (int, float)):
         return -ops.expm1(step * math.log(beta)) if beta else ops.ones_like(step)
-    return -ops.expm1(step * ops.log(ops.maximum(beta, 1e-30)))
+    beta = ops.maximum(ops.cast(beta, step.dtype), 1e-30)
+    return -ops.expm1(step * ops.log(beta))
 
 
 def norm(tensor):

@@ -50,11 +50,12 @@ class Step(keras.optimizers.Optimizer):
                 gradients, variables
             )
             if gradients:
-                scale = self.loss_scale_factor or 1
                 gradients = [
-                    ops.cast(_backend.dense(g), working_dtype(v)) / scale
+                    ops.cast(_backend.dense(g), working_dtype(v))
                     for g, v in zip(gradients, variables, strict=True)
                 ]
+                if self.loss_scale_factor:
+                    gradients = [g / self.loss_scale_factor for g in gradients]
                 self._accumulate(_backend.sum_over_replicas(gradients), variables)
             self._iterations.assign_add(1)
 
@@ -86,14 +87,18 @@ class Step(keras.optimizers.Optimizer):
             return
         count = read(self._iterations) % steps
         sums = [self._accumulated_gradients[self._get_variable_index(v)] for v in variables]
-        totals = [
-            ops.where(count == 0, gradient, read(total) + gradient)
-            for gradient, total in zip(gradients, sums, strict=True)
-        ]
-        _backend.assign(sums, totals)
+
+        def add(gradients, first):
+            totals = [
+                ops.where(first, gradient, read(total) + gradient)
+                for gradient, total in zip(gradients, sums, strict=True)
+            ]
+            _backend.assign(sums, totals)
+
+        _backend.fused(add, gradients, count == 0)
         _backend.cond(
             count == steps - 1,
-            lambda: self._update([total / steps for total in totals], variables),
+            lambda: self._update([read(total) / steps for total in sums], variables),
             [*self._trainable_variables, *self._state()],
         )
 

@@ -69,15 +69,17 @@ class RAdam(Optimizer):
         rho = (rho_inf - 2 * t / math.expm1(-t * log) for t in itertools.count(1))
         self._wait = next(t for t, value in enumerate(rho, 1) if value >= self.threshold)
 
-    def direction(self, gradient, weight, step, slots):
-        momentum, velocity = slots
-        momentum = mean(momentum, gradient, self.beta_1)
-        velocity = mean(velocity, ops.square(gradient), self.beta_2)
-        m_hat = momentum / bias(self.beta_1, step)
-        v_hat = velocity / bias(self.beta_2, step)
+    def factors(self, step):
         rho_inf = 2 / (1 - self.beta_2) - 1
         rho = ops.maximum(self._rho(step), 4)  # keeps the root real
         r = ops.sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho))
+        return r, bias(self.beta_1, step), bias(self.beta_2, step)
+
+    def direction(self, gradient, weight, step, slots, *shared):
+        (r, m_bias, v_bias), (momentum, velocity) = shared, slots
+        momentum = mean(momentum, gradient, self.beta_1)
+        velocity = mean(velocity, ops.square(gradient), self.beta_2)
+        m_hat, v_hat = momentum / m_bias, velocity / v_bias
         adam = r * m_hat / (ops.sqrt(v_hat) + self.epsilon)
         return ops.where(step >= self._wait, adam, m_hat), (momentum, velocity)
 

@@ -1,6 +1,7 @@
 """Settings of an optimizer that change as it goes."""
 
 import numbers
+import operator
 from collections.abc import Mapping
 from typing import Unpack
 
@@ -61,45 +62,69 @@ class Scheduled(Wrapper):
                     f"{type(self.rule).__name__} is {getattr(self.rule, name, 'missing')!r}"
                 )
         self.schedules = dict(schedules)
+        self._values = {name: getattr(self.rule, name) for name in self.schedules}
 
     def _update(self, gradients, variables):
-        kept = {name: getattr(self.rule, name) for name in self.schedules}
         try:
             for name, schedule in self.schedules.items():
                 value = _backend.number(ops.cast(schedule(self.updates), "float32"))
-                setattr(self.rule, name, value if isinstance(value, float) else _Number(value))
+                number = value if isinstance(value, float) else _Number(name, value)
+                setattr(self.rule, name, number)
             super()._update(gradients, variables)
         finally:
-            for name, value in kept.items():
+            # Not what was there before: replicas take turns, so that may be another's tensor.
+            for name, value in self._values.items():
                 setattr(self.rule, name, value)
 
 
-class _Number:
-    """A tensor where Keras expects a number, and asks whether it is 0, as for SGD's momentum."""
+def _operator(function):
+    """Returns an operator of `_Number`, and the same with the number on the right."""
+    return (
+        lambda self, other: self.combine(other, lambda own: function(own, other)),
+        lambda self, other: self.combine(other, lambda own: function(other, own)),
+    )
 
-    def __init__(self, tensor):
-        self.tensor = tensor
+
+class _Number:
+    """A tensor where an optimizer expects a number, and asks whether it is 0.
+
+    Like a number it takes the dtype of the tensor it meets, and stays one with other numbers.
+    """
+
+    def __init__(self, name, tensor):
+        self.name, self.tensor = name, tensor
+
+    @property
+    def dtype(self):
+        return keras.backend.standardize_dtype(self.tensor.dtype)
+
+    def combine(self, other, function):
+        """Returns `function` of the tensor, in the dtype that `other` asks for."""
+        if isinstance(other, numbers.Real):
+            return _Number(self.name, function(self.tensor))
+        dtype = keras.backend.standardize_dtype(other.dtype)
+        return function(ops.cast(self.tensor, dtype) if "float" in dtype else self.tensor)
+
+    __add__, __radd__ = _operator(operator.add)
+    __sub__, __rsub__ = _operator(operator.sub)
+    __mul__, __rmul__ = _operator(operator.mul)
+    __truediv__, __rtruediv__ = _operator(operator.truediv)
+    __pow__, __rpow__ = _operator(operator.pow)
 
     def __ne__(self, other):
-        return True
+        return True if other == 0 else float(self) != other
 
     def __gt__(self, other):
-        return True
+        return True if other == 0 else float(self) > other
 
-    def __mul__(self, other):
-        return self.tensor * other
-
-    def __rmul__(self, other):
-        return other * self.tensor
-
-    def __rsub__(self, other):
-        return other - self.tensor
+    def __float__(self):
+        raise TypeError(
+            f"`schedules` must not name {self.name!r} here: the optimizer inside computes with it "
+            "in Python, where a compiled step has no value yet."
+        )
 
     def __jax_array__(self):
         return self.tensor
 
     def __tf_tensor__(self, dtype=None, name=None):
-        return self.tensor
-
-    def __array__(self, dtype=None, copy=None):
-        return ops.convert_to_numpy(self.tensor).astype(dtype or "float32")
+        return self.tensor if dtype is None else ops.cast(self.tensor, dtype.name)

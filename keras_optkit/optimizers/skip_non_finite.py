@@ -1,5 +1,6 @@
 """Steps that are left out."""
 
+import functools
 from typing import Unpack
 
 import keras
@@ -17,8 +18,9 @@ class SkipNonFinite(Wrapper):
 
     One such gradient makes weights and optimizer state useless for good. Skipped, it costs one
     update: weights, slots and step count stay. Too many in a row mean that training is broken,
-    so after `max_consecutive` they go through, and the loss will show it. In mixed precision
-    Keras' `LossScaleOptimizer` skips them already.
+    so after `max_consecutive` they go through, and the loss will show it, until one is finite
+    again. Make it the outermost wrapper, since those around it act on and count every update. In
+    mixed precision Keras' `LossScaleOptimizer` skips them already.
 
     Args:
         inner_optimizer: The optimizer that gets the finite gradients, or its name.
@@ -58,8 +60,9 @@ class SkipNonFinite(Wrapper):
 
     def _update(self, gradients, variables):
         # A sum is finite only if all entries are; that of magnitudes cannot cancel.
-        sums = [ops.sum(ops.abs(ops.cast(g, "float32") * 1e-9)) for g in gradients]
-        finite = ops.isfinite(sum(sums))
+        # Scaled, as it would overflow with gradients that have not.
+        sums = [ops.sum(ops.abs(g) * 1e-9) for g in gradients]
+        finite = functools.reduce(ops.logical_and, [ops.isfinite(total) for total in sums])
         in_a_row = read(self._in_a_row)
         go = finite
         if self.max_consecutive is not None:
