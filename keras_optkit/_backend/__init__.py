@@ -4,6 +4,8 @@ Each module here offers the same functions:
 
 - `dense(gradient)`: a gradient as a dense tensor, rows of repeated ids added up.
 - `sum_over_replicas(gradients)`, `replica_count()`: the replicas of a `tf.distribute` strategy.
+- `behind(value, *others)`: `value`, computed after `others`, finite tensors. XLA
+  writes a variable in place only if it can tell that all who read the old value come before.
 - `assign(variables, values)`: sets Keras variables, inside a strategy's replicas too.
 - `cond(predicate, effect, variables)`: runs `effect`, which assigns to `variables` and to no
   others, if `predicate` holds. When it does not hold, this costs next to nothing if the large
@@ -49,6 +51,7 @@ match keras.backend.backend():
 
 assign: Callable[..., Any] = _framework.assign
 compiled: Callable[..., Any] = _framework.compiled
+behind: Callable[..., Any] = _framework.behind
 cond: Callable[..., Any] = _framework.cond
 dense: Callable[..., Any] = _framework.dense
 fused: Callable[..., Any] = _framework.fused

@@ -31,6 +31,10 @@ def assign(variables, values):
         variable.assign(value)
 
 
+def behind(value, *others):
+    return value + 0 * sum(others)
+
+
 def cond(predicate, effect, variables):
     if not isinstance(predicate, jax.core.Tracer):
         if predicate:

@@ -43,6 +43,10 @@ def assign(variables, values):
     )
 
 
+def behind(value, *others):
+    return value + 0 * sum(others)
+
+
 def cond(predicate, effect, variables):
     if _replica_context():  # branches may not `merge_call`: do it, then take it back
         before = [read(v) for v in variables]

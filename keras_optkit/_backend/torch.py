@@ -29,6 +29,10 @@ def assign(variables, values):
             variable.assign(value)
 
 
+def behind(value, *others):
+    return value
+
+
 def cond(predicate, effect, variables):
     if predicate:
         effect()

@@ -57,13 +57,19 @@ class ScheduleFree(Evaluated, Optimizer):
         share = ops.where(total > 0, share / ops.where(total > 0, total, 1), 0)
         return (share,), (largest, total)
 
-    def move(self, direction, weight, z, share, learning_rate, weight_decay):
-        """Returns the new `y` and `z`."""
-        if weight_decay is not None:
-            direction = direction + weight_decay * weight
-        y_rate = learning_rate * (1 - self.beta_1 * (1 - share))
-        y = weight + share * (z - weight) - y_rate * direction
-        return y, z - learning_rate * direction
+    def move(self, direction, source, weight, z, share, learning_rate, weight_decay):
+        """Returns the new `y` and `z`; `direction` is a function of the tensor `source`."""
+
+        def step_from(source):
+            step = direction(source)
+            return step if weight_decay is None else step + weight_decay * weight
+
+        z = z - learning_rate * step_from(source)
+        # By the new z, so that XLA need not keep the old one, and from the source once more,
+        # which costs less than keeping the direction.
+        step = step_from(_backend.behind(source, z))
+        rate = (1 - share) * (1 - self.beta_1) * learning_rate
+        return weight + share * (z - weight) - rate * step, z
 
     def _exchanged(self):
         return [v for pair in self._pairs() for v in pair]

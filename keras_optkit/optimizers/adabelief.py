@@ -60,8 +60,8 @@ class AdaBelief(Optimizer):
     def direction(self, gradient, weight, step, slots):
         momentum, velocity = slots
         momentum = mean(momentum, gradient, self.beta_1)
-        surprise = ops.square(gradient - momentum)
-        velocity = mean(velocity, surprise, self.beta_2) + self.epsilon
+        surprise = (1 - self.beta_2) * ops.square(gradient - momentum) + self.epsilon
+        velocity = self.beta_2 * velocity + surprise
         m_hat = momentum / bias(self.beta_1, step)
         s_hat = velocity / bias(self.beta_2, step)
         return m_hat / (ops.sqrt(s_hat) + self.epsilon), (momentum, velocity)

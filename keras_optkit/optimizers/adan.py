@@ -4,7 +4,7 @@ from typing import Unpack
 
 from keras import ops
 
-from keras_optkit import _check
+from keras_optkit import _backend, _check
 from keras_optkit._registry import register
 from keras_optkit.optimizers._arguments import LearningRate, OptimizerKwargs
 from keras_optkit.optimizers._base import Optimizer
@@ -73,7 +73,8 @@ class Adan(Optimizer):
         d_hat = difference / bias(self.beta_2, step)
         n_hat = velocity / bias(self.beta_3, step)
         ahead = m_hat + self.beta_2 * d_hat
-        slots = momentum, difference, velocity, gradient
+        previous = _backend.behind(gradient, difference, velocity)
+        slots = momentum, difference, velocity, previous
         return ahead / (ops.sqrt(n_hat) + self.epsilon), slots
 
     def update(self, gradient, weight, step, slots, learning_rate, weight_decay, *shared):

@@ -4,7 +4,7 @@ from typing import Unpack
 
 from keras import ops
 
-from keras_optkit import _check
+from keras_optkit import _backend, _check
 from keras_optkit._registry import register
 from keras_optkit.optimizers._arguments import LearningRate, OptimizerKwargs
 from keras_optkit.optimizers._base import Optimizer
@@ -74,4 +74,4 @@ class ADOPT(Optimizer):
         momentum = ops.where(first, momentum, mean(momentum, scaled, self.beta_1))
         square = ops.square(gradient)
         velocity = ops.where(first, square, mean(velocity, square, self.beta_2))
-        return momentum, (momentum, velocity)
+        return momentum, (momentum, _backend.behind(velocity, momentum))

@@ -4,7 +4,7 @@ from typing import Unpack
 
 from keras import ops
 
-from keras_optkit import _check
+from keras_optkit import _backend, _check
 from keras_optkit._registry import register
 from keras_optkit.optimizers._arguments import LearningRate, OptimizerKwargs
 from keras_optkit.optimizers._base import Optimizer
@@ -49,10 +49,11 @@ class Prodigy(Optimizer):
     Reference:
         [Mishchenko and Defazio, 2023](https://arxiv.org/abs/2306.06101), algorithm 4. Its authors'
         code and `optax.contrib.prodigy` have `1` in place of `1 - beta_3`, which cancels, and the
-        new `d` beside epsilon.
+        new `d` beside epsilon. `x_0 - w` is the sum of the steps here, so what a constraint does
+        is not part of it.
     """
 
-    slots = ("momentum", "velocity", "start", "sum")
+    slots = ("momentum", "velocity", "way", "sum")
     scalars = {"estimate": 0.0, "numerator": 0.0}  # noqa: RUF012
     elementwise = True
 
@@ -93,29 +94,33 @@ class Prodigy(Optimizer):
         rate = d * self._rate(step, learning_rate)
         beta = self._beta_3()
         along, size = 0.0, 0.0
-        for gradient, weight, (_, _, start, total) in zip(gradients, weights, slots, strict=True):
-            way = ops.where(step == 1, 0.0, start - weight)
+        for gradient, (_, _, way, total) in zip(gradients, slots, strict=True):
             along = along + ops.cast(ops.sum(gradient * way), "float32")
             total = beta * total + rate * (d / self.initial_estimate) * gradient
             size = size + ops.cast(ops.sum(ops.abs(total)), "float32")
         numerator = beta * numerator + rate * (d / self.initial_estimate) * along
         estimate = self.growth * numerator / ops.where(size > 0, size, 1)
-        return (d,), (ops.maximum(d, estimate), numerator)
+        return (d, numerator), (ops.maximum(d, estimate), numerator)
 
     def update(self, gradient, weight, step, slots, learning_rate, weight_decay, *shared):
-        (d,) = shared
-        momentum, velocity, start, total = slots
+        d, numerator = shared
+        momentum, velocity, way, total = slots
         rate = d * self._rate(step, learning_rate)
-        start = ops.where(step == 1, weight, start)
         momentum = mean(momentum, d * gradient, self.beta_1)
         velocity = mean(velocity, ops.square(d * gradient), self.beta_2)
         total = self._beta_3() * total + rate * (d / self.initial_estimate) * gradient
-        divisor = ops.sqrt(velocity) + d * self.epsilon
-        direction = momentum / ops.where(divisor > 0, divisor, 1)
-        direction = self.careful(direction, gradient)
-        if weight_decay is not None:
-            direction = direction + weight_decay * weight
-        return weight - rate * direction, (momentum, velocity, start, total)
+
+        def step_from(momentum, velocity):
+            divisor = ops.sqrt(velocity) + d * self.epsilon
+            direction = self.careful(momentum / ops.where(divisor > 0, divisor, 1), gradient)
+            if weight_decay is not None:
+                direction = direction + weight_decay * weight
+            return rate * direction
+
+        # Steps added up: far more exact than `x_0 - w`, whose digits are those of the weight.
+        way = _backend.behind(way, numerator) + step_from(momentum, velocity)
+        weight = weight - step_from(momentum, _backend.behind(velocity, way))
+        return weight, (momentum, velocity, way, total)
 
     def _beta_3(self):
         return self.beta_2**0.5 if self.beta_3 is None else self.beta_3

@@ -72,7 +72,9 @@ class ScheduleFreeAdamW(ScheduleFree):
         (share,), (velocity, z) = shared, slots
         z = ops.where(step == 1, weight, z)
         velocity = mean(velocity, ops.square(gradient), self.beta_2)
-        root = ops.sqrt(velocity / bias(self.beta_2, step))
-        direction = gradient / (root + self.epsilon)
-        weight, z = self.move(direction, weight, z, share, learning_rate, weight_decay)
+        v_bias = bias(self.beta_2, step)
+        weight, z = self.move(
+            lambda velocity: gradient / (ops.sqrt(velocity / v_bias) + self.epsilon),
+            *(velocity, weight, z, share, learning_rate, weight_decay),
+        )
         return weight, (velocity, z)

@@ -55,5 +55,8 @@ class ScheduleFreeSGD(ScheduleFree):
     def update(self, gradient, weight, step, slots, learning_rate, weight_decay, *shared):
         (share,), (z,) = shared, slots
         z = ops.where(step == 1, weight, z)
-        weight, z = self.move(gradient, weight, z, share, learning_rate, weight_decay)
+        weight, z = self.move(
+            lambda gradient: gradient,
+            *(gradient, weight, z, share, learning_rate, weight_decay),
+        )
         return weight, (z,)
