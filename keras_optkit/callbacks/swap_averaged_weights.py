@@ -33,8 +33,10 @@ class SwapAveragedWeights(Callback):
     def __init__(self):
         super().__init__()
         self._swapped: list[Evaluated] = []
+        self._fitting = False
 
     def on_train_begin(self, logs=None):
+        self._fitting = True
         self._use_training_weights()
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -44,14 +46,16 @@ class SwapAveragedWeights(Callback):
         self._use_evaluation_weights()
 
     def on_train_end(self, logs=None):
+        self._fitting = False
         self._use_evaluation_weights()
 
     def on_test_begin(self, logs=None):
         self._swapped = self._use_evaluation_weights()
 
     def on_test_end(self, logs=None):
-        for optimizer in self._swapped:
-            optimizer.use_training_weights()
+        if not self._fitting:  # where the epoch ends, or the next one begins, with what it needs
+            for optimizer in self._swapped:
+                optimizer.use_training_weights()
 
     def on_predict_begin(self, logs=None):
         self.on_test_begin()
