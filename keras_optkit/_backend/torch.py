@@ -62,7 +62,8 @@ def update_each(jobs, elementwise=False):
             weight, slots = function(gradient, weight, step, tuple(slots), *rest)
             lengths = [len(parts[0]) for parts in piece]
             for number, new in enumerate((weight, *slots), 1):
-                torch._foreach_copy_([parts[number] for parts in piece], new.split(lengths))
+                old = [parts[number] for parts in piece]
+                torch._foreach_copy_(old, new.split(lengths))  # pyright: ignore[reportPrivateImportUsage]
     return results
 
 

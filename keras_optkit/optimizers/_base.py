@@ -1,26 +1,26 @@
 """The one place where an update rule meets Keras variables, dtypes and backends."""
 
 import functools
-import math
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule as Schedule
 
-from keras_optkit import _backend, _check, _match
+from keras_optkit import _backend, _check
 from keras_optkit._config import parameters
 from keras_optkit.optimizers import _arguments
 from keras_optkit.optimizers._arguments import LearningRate, ScheduleUnit
+from keras_optkit.optimizers._grouped import Grouped
 from keras_optkit.optimizers._policies import Policies
+from keras_optkit.optimizers._rule import Rule
 from keras_optkit.optimizers._slots import add_slot, read, working_dtype
-from keras_optkit.optimizers._step import Step
 from keras_optkit.optimizers.group import Group
 from keras_optkit.transforms import GlobalNormClip, NormClip, Transform, ValueClip
 
 
-class Optimizer(Step):
+class Optimizer(Rule, Grouped):
     """Base of the update rules: name your slots, return a direction.
 
     A subclass lists in `slots` the tensors it keeps for each weight, and writes `direction`,
@@ -55,10 +55,6 @@ class Optimizer(Step):
             ([Liang et al., 2024](https://arxiv.org/abs/2411.16085), algorithm 1); not the decay.
         name: Name of the optimizer.
     """
-
-    slots: ClassVar[tuple[str, ...]] = ()
-    scalars: ClassVar[dict[str, float]] = {}  # state of the optimizer as a whole, and its start
-    elementwise: ClassVar[bool] = False  # does each entry of a weight move by itself?
 
     def __init__(
         self,
@@ -107,58 +103,7 @@ class Optimizer(Step):
         self.groups = _arguments.instances("groups", groups, Group)
         self.schedule_unit = _check.one_of("schedule_unit", schedule_unit, ("update", "batch"))
         self.cautious = _check.flag("cautious", cautious)
-        self._undecayed: tuple[str, ...] = ()
         self._batches_per_call = 1  # more in a wrapper that accumulates
-
-    def direction(self, gradient, weight, step, slots, *shared) -> tuple[Any, tuple]:
-        """Returns `direction, new_slots`; the weight moves by `-learning_rate * direction`.
-
-        `slots` holds the kept tensors in the order of `self.slots`; all arguments are plain
-        tensors, and `step` is a float32 scalar that starts at 1. `shared` is empty, unless the
-        rule has `factors` or `scalars`; else the signature may leave it out.
-        """
-        raise NotImplementedError
-
-    def factors(self, step) -> tuple:
-        """Returns scalars that depend on the step alone: the first of `shared`."""
-        return ()
-
-    def update(self, gradient, weight, step, slots, learning_rate, weight_decay, *shared):
-        """Returns `new_weight, new_slots`.
-
-        Override it, in place of `direction`, if decay or the learning rate belong inside the
-        rule. `learning_rate` is a scalar tensor; so is `weight_decay`, or None for no decay;
-        `shared` is what `factors` and `prepare` have made.
-        """
-        direction, slots = self.direction(gradient, weight, step, slots, *shared)
-        direction = self.careful(direction, gradient)
-        if weight_decay is not None:
-            direction = direction + weight_decay * weight
-        return weight - learning_rate * direction, slots
-
-    def careful(self, direction, gradient):
-        """Returns `direction`, or with `cautious` its part that agrees with the gradient."""
-        if not self.cautious:
-            return direction
-        agrees = ops.cast(direction * gradient > 0, gradient.dtype)
-        return direction * agrees * (math.prod(gradient.shape) / (ops.sum(agrees) + 1))
-
-    def prepare(self, gradients, weights, step, slots, scalars, learning_rate) -> tuple:
-        """Returns `shared, new_scalars`: what takes all weights at once, before they move.
-
-        Called if there are `scalars`. `gradients`, `weights` and `slots` are lists over the
-        weights that move; `scalars` holds the kept numbers in the order of `self.scalars`;
-        `shared` is a tuple of tensors that `update` gets.
-        """
-        raise NotImplementedError
-
-    def rule_for(self, variable) -> Callable[..., tuple[Any, tuple]]:
-        """Returns the function, like `update`, that moves `variable`; called in `build`."""
-        return self.update
-
-    def slot_shapes(self, variable) -> dict[str, Any]:
-        """Returns the shapes of the slots that `variable` has; called in `build`."""
-        return dict.fromkeys(self.slots, variable.shape)
 
     def build(self, variables):
         if self.built:
@@ -293,52 +238,6 @@ class Optimizer(Step):
         if isinstance(self._learning_rate, Schedule):
             return self._learning_rate(self._clock())
         return super()._get_current_learning_rate()
-
-    def exclude_from_weight_decay(self, var_list=None, var_names=None):
-        """Takes weight decay off weights, before `build`; saved with the config.
-
-        Args:
-            var_list: Variables to exclude.
-            var_names: Regular expressions; a weight is excluded if one occurs in its path.
-        """
-        if self.built:
-            raise ValueError(
-                "`exclude_from_weight_decay` must be called before the optimizer is built, that "
-                "is before the first step."
-            )
-        exact = [_match.literal(_match.path(v)) for v in var_list or ()]
-        within = [f"[^/]*(?:{name})[^/]*" for name in _check.patterns("var_names", var_names)]
-        self._undecayed = (*exact, *within)
-
-    def __deepcopy__(self, memo):
-        twin = super().__deepcopy__(memo)
-        twin._undecayed = self._undecayed
-        if self.built:
-            twin._policies = self._policies
-        return twin
-
-    def get_config(self):
-        config = super().get_config()
-        return config | ({"undecayed": list(self._undecayed)} if self._undecayed else {})
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        undecayed = tuple(config.get("undecayed", ()))
-        config = {name: value for name, value in config.items() if name != "undecayed"}
-        optimizer = super().from_config(config, custom_objects)
-        optimizer._undecayed = undecayed
-        return optimizer
-
-    def save_own_variables(self, store):
-        super().save_own_variables(store)
-        if self.built and self._policies.groups:
-            store["groups"] = self._policies.table
-
-    def load_own_variables(self, store):
-        if self.built and "groups" in store.keys():
-            self._policies.restore(store["groups"])
-            store = {name: store[name] for name in store.keys() if name != "groups"}
-        super().load_own_variables(store)
 
 
 def _call(rule, gradient, weight, step, slots, learning_rate, weight_decay, *shared):
