@@ -80,9 +80,12 @@ OPTIMIZERS = [
 ]
 PARTS = [name for name in INSTANCES if name not in OPTIMIZERS]
 
-# What differs between rules that are one pure function of slots like the weight. All else is
-# the base's doing, which RAdam goes through in full, as do rules with other state and wrappers.
-ALIKE = ("ADOPT", "AdEMAMix", "AdaBelief", "Adan", "LAMB", "NovoGrad", "ScheduleFreeSGD", "Yogi")
+# What differs between rules that are pure functions of a weight and its slots. All else is the
+# base's doing, which RAdam goes through in full, as do rules with other state and wrappers.
+ALIKE = (
+    *("ADOPT", "AdEMAMix", "AdaBelief", "Adan", "LAMB", "NovoGrad", "SOAP"),
+    *("ScheduleFreeSGD", "Yogi"),
+)
 OF_A_RULE = (
     "round_trips",
     "holds_every_argument",

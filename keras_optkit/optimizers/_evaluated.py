@@ -12,7 +12,7 @@ class Evaluated(Step):
 
     Which of them it holds is part of the optimizer's state, and each can be got from the other
     and the slots. So whatever happens in between, an exception, a checkpoint, another process,
-    the next step finds its way back. That step's gradient was then taken at the evaluation
+    the next update finds its way back. That update's gradient was then taken at the evaluation
     weights; `callbacks.SwapAveragedWeights` goes back before it is taken.
     """
 
@@ -64,11 +64,11 @@ class Evaluated(Step):
     def _has_moved(self) -> bool:
         return int(ops.convert_to_numpy(self.iterations)) > 0
 
-    def _accumulate(self, gradients, variables):
+    def _update(self, gradients, variables):
         def go_back():
             self._to_training()
             _backend.assign([self._evaluating], [ops.zeros_like(read(self._evaluating))])
 
         evaluating = read(self._evaluating) > 0
         _backend.cond(evaluating, go_back, [*self._exchanged(), self._evaluating])
-        super()._accumulate(gradients, variables)
+        super()._update(gradients, variables)
