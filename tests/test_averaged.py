@@ -6,7 +6,13 @@ import pytest
 from keras import ops
 
 from keras_optkit.callbacks import SwapAveragedWeights
-from keras_optkit.optimizers import Averaged, ScheduleFreeSGD, Transformed, recalibrate_batchnorm
+from keras_optkit.optimizers import (
+    Averaged,
+    Lookahead,
+    ScheduleFreeSGD,
+    Transformed,
+    recalibrate_batchnorm,
+)
 from keras_optkit.testing._models import assert_same, data, fit, network, state
 from keras_optkit.transforms import GlobalNormClip
 from tests import oracles
@@ -163,6 +169,10 @@ def test_an_exception_in_validation_loses_nothing(kind):
     model = network()
     with pytest.raises(KeyboardInterrupt):
         fit(model, make(kind), callbacks=[swap, Fails()], validation_data=data())
+    evaluated = model.get_weights()
+    model.optimizer.use_training_weights()
+    assert np.abs(model.get_weights()[0] - evaluated[0]).max() > 1e-3
+    model.optimizer.use_evaluation_weights()
     fit(model, callbacks=[SwapAveragedWeights()])
     straight = fit(network(), make(kind), callbacks=[swap])
     fit(straight, callbacks=[swap])
@@ -180,6 +190,7 @@ def test_early_stopping_restores_the_average(tmp_path):
     )
     model = fit(network(), make("averaged"), 3, callbacks=[swap, looks, stop])
     assert len(looks.seen["epoch end"]) == 2
+    assert np.abs(looks.seen["epoch begin"][1] - looks.seen["epoch end"][0]).max() > 1e-3
     np.testing.assert_array_equal(model.layers[0].kernel.numpy(), looks.seen["epoch end"][0])
 
 
@@ -205,12 +216,18 @@ def test_loss_scale():
         validation_data=data(),
     )
     np.testing.assert_array_equal(looks.seen["validation"][1], looks.seen["epoch end"][1])
+    assert np.abs(looks.seen["epoch begin"][1] - looks.seen["epoch end"][0]).max() > 1e-3
     assert all(np.isfinite(w).all() for w in model.get_weights())
 
 
 def test_bad_input():
     with pytest.raises(ValueError, match="`use_ema` must be False for the optimizer inside Ave"):
         Averaged(SGD(0.1, use_ema=True))
+    with pytest.raises(ValueError, match="`use_ema` must be False for the optimizer inside Ave"):
+        Averaged(Lookahead(SGD(0.1, use_ema=True)))
+    for inner in (ScheduleFreeSGD(0.1), Averaged("sgd"), Lookahead(Averaged("sgd"))):
+        with pytest.raises(ValueError, match="must not average weights itself"):
+            Averaged(inner)
     with pytest.raises(ValueError, match="`kind` must be one of 'ema', 'swa', 'polyak'"):
         Averaged(SGD(0.1), "mean")
     with pytest.raises(ValueError, match="needs an optimizer that keeps weights to evaluate"):
@@ -263,3 +280,27 @@ def test_recalibration_of_nothing():
     with pytest.raises(ValueError, match="`data` must hold at least one batch"):
         recalibrate_batchnorm(model, np.zeros((0, 4), "float32"))
     assert norm.momentum == 0.9 and (norm.moving_mean.numpy() == 0).all()
+
+
+def test_weights_put_in_by_hand_are_kept():
+    model = fit(network(), Averaged(SGD(1e-9), "polyak"))
+    new = [w + 5 for w in model.get_weights()]
+    model.set_weights(new)
+    fit(model, callbacks=[SwapAveragedWeights()])
+    model.optimizer.use_training_weights()
+    assert_same(model.get_weights(), new, "after the next fit", atol=1e-5)
+
+
+def test_another_model_leaves_the_first_alone():
+    optimizer = Averaged(SGD(0.1), "polyak")
+    model = fit(network(), optimizer)
+    before = model.get_weights()
+    optimizer.finalize_variable_values(network().trainable_variables)
+    assert_same(model.get_weights(), before, "the first model")
+
+
+def test_names_of_our_own_optimizers():
+    assert type(Lookahead("schedulefreesgd").inner_optimizer) is ScheduleFreeSGD
+    assert isinstance(Lookahead("adam").inner_optimizer, keras.optimizers.Adam)
+    with pytest.raises(ValueError, match="adamm"):
+        Lookahead("adamm")

@@ -222,7 +222,7 @@ def test_names_of_settings(schedules, message):
     with pytest.raises(ValueError, match="must name settings of the optimizer inside") as error:
         Scheduled(adam(), schedules)
     assert message in str(error.value)
-    with pytest.raises(ValueError, match=r"numbers other than 0.*'momentum' of SGD is 0\.0"):
+    with pytest.raises(ValueError, match=r"floats other than 0.*'momentum' of SGD is 0\.0"):
         Scheduled(keras.optimizers.SGD(0.1), {"momentum": FALL})
 
 

@@ -4,7 +4,7 @@ Each module here offers the same functions:
 
 - `dense(gradient)`: a gradient as a dense tensor, rows of repeated ids added up.
 - `sum_over_replicas(gradients)`, `replica_count()`: the replicas of a `tf.distribute` strategy.
-- `behind(value, *others)`: `value`, computed after `others`, finite tensors. XLA
+- `behind(value, *others)`: `value`, computed after `others`, tensors without NaN. XLA
   writes a variable in place only if it can tell that all who read the old value come before.
 - `assign(variables, values)`: sets Keras variables, inside a strategy's replicas too.
 - `cond(predicate, effect, variables)`: runs `effect`, which assigns to `variables` and to no

@@ -44,7 +44,10 @@ def assign(variables, values):
 
 
 def behind(value, *others):
-    return value + 0 * sum(others)
+    return value + 0 * sum(tf.clip_by_value(other, -LARGE, LARGE) for other in others)
+
+
+LARGE = 1e30  # times 0 it is 0, which an infinity is not
 
 
 def cond(predicate, effect, variables):

@@ -61,7 +61,9 @@ def update_each(jobs, elementwise=False):
             gradient, weight, *slots = (_joined(parts) for parts in zip(*piece, strict=True))
             weight, slots = function(gradient, weight, step, tuple(slots), *rest)
             lengths = [len(parts[0]) for parts in piece]
-            for number, new in enumerate((weight, *slots), 1):
+            given = {part.data_ptr() for part in piece[0]}  # memory that is about to change
+            news = [new.clone() if new.data_ptr() in given else new for new in (weight, *slots)]
+            for number, new in enumerate(news, 1):
                 old = [parts[number] for parts in piece]
                 torch._foreach_copy_(old, new.split(lengths))  # pyright: ignore[reportPrivateImportUsage]
     return results

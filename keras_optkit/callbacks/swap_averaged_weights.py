@@ -35,6 +35,10 @@ class SwapAveragedWeights(Callback):
         self._swapped: list[Evaluated] = []
         self._fitting = False
 
+    def set_params(self, params):  # by `fit`, and by `evaluate` and `predict` outside of it
+        super().set_params(params)
+        self._fitting = False
+
     def on_train_begin(self, logs=None):
         self._fitting = True
         self._use_training_weights()
@@ -72,13 +76,14 @@ class SwapAveragedWeights(Callback):
         return [o for o in self._optimizers() if o.use_evaluation_weights()]
 
     def _optimizers(self) -> list[Evaluated]:
-        found = [o for o in _inside(self.model.optimizer) if isinstance(o, Evaluated)]
+        optimizer = getattr(self.model, "optimizer", None)
+        found = [o for o in _inside(optimizer) if isinstance(o, Evaluated)]
         if not found:
             raise ValueError(
                 "SwapAveragedWeights needs an optimizer that keeps weights to evaluate beside "
                 "those to train: wrap yours, as in "
                 "keras_optkit.optimizers.Averaged(keras.optimizers.Adam()). "
-                f"{_check.received('optimizer', self.model.optimizer)}"
+                f"{_check.received('optimizer', optimizer)}"
             )
         return found
 

@@ -15,7 +15,7 @@ from keras_optkit.optimizers._arguments import LearningRate, ScheduleUnit
 from keras_optkit.optimizers._grouped import Grouped
 from keras_optkit.optimizers._policies import Policies
 from keras_optkit.optimizers._rule import Rule
-from keras_optkit.optimizers._slots import add_slot, read, working_dtype
+from keras_optkit.optimizers._slots import add_slot, copy, read, working_dtype
 from keras_optkit.optimizers.group import Group
 from keras_optkit.transforms import GlobalNormClip, NormClip, Transform, ValueClip
 
@@ -190,7 +190,7 @@ class Optimizer(Rule, Grouped):
         """Moves the scalars, and returns what all weights share."""
         if not self._scalars:
             return ()
-        scalars = tuple(read(scalar) for scalar in self._scalars)
+        scalars = tuple(copy(scalar) for scalar in self._scalars)
         weights = [read(w, working_dtype(w)) for w in weights]
         arguments = (gradients, weights, step, slots, scalars, learning_rate)
         shared, scalars = self.prepare(*arguments)

@@ -56,7 +56,9 @@ class Evaluated(Step):
 
     def finalize_variable_values(self, var_list):
         super().finalize_variable_values(var_list)
-        self.use_evaluation_weights()
+        given = {id(v) for v in var_list}
+        if self.built and all(id(v) in given for v in self._trainable_variables):
+            self.use_evaluation_weights()
 
     def _holds_evaluation_weights(self) -> bool:
         return bool(ops.convert_to_numpy(self._evaluating))

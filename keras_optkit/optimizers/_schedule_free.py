@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
-from keras_optkit import _backend, _check
+from keras_optkit import _backend, _check, _match
 from keras_optkit.optimizers._arguments import LearningRate, OptimizerKwargs
 from keras_optkit.optimizers._base import Optimizer
 from keras_optkit.optimizers._evaluated import Evaluated
@@ -15,9 +15,19 @@ from keras_optkit.optimizers._slots import read
 
 
 class ScheduleFree(Evaluated, Optimizer):
-    """Base: trains at `y`, between the moving `z` and the average `x` that is evaluated."""
+    """Base: trains at `y`, between the moving `z` and the average `x` that is evaluated.
 
-    scalars = {"largest_learning_rate": 0.0, "weight_sum": 0.0}  # noqa: RUF012
+    It keeps neither `z` nor `x`, but how far `z` would have been from `y` before `z` was taken
+    into the average: `u`, which starts at 0 for any weight at any time, and which stays small
+    beside weights of half precision. With the average's share `c`, and `c'` in the step before:
+
+    ```text
+    u = (1 - c') u - beta_1 learning_rate d               z = y + (1 - c) u, with the new y
+    y = y + c u - (1 - beta_1) learning_rate d            x = y + (1 - 1 / beta_1) (z - y)
+    ```
+    """
+
+    scalars = {"largest_learning_rate": 0.0, "weight_sum": 0.0, "share": 0.0}  # noqa: RUF012
     elementwise = True
 
     def __init__(
@@ -29,7 +39,7 @@ class ScheduleFree(Evaluated, Optimizer):
     ):
         super().__init__(learning_rate, **kwargs)
         self.beta_1 = _check.in_range("beta_1", beta_1, 0, 1, closed="neither")
-        self.weight_power = _check.in_range("weight_power", weight_power, low=0)
+        self.weight_power = _check.in_range("weight_power", weight_power, 0, 4)
         if self.use_ema:
             raise ValueError(
                 f"`use_ema` must be False for {type(self).__name__}, which averages the weights "
@@ -49,50 +59,55 @@ class ScheduleFree(Evaluated, Optimizer):
                 stacklevel=3,
             )
 
-    def prepare(self, gradients, weights, step, slots, scalars, learning_rate):
-        largest, total = scalars
-        largest = ops.maximum(largest, learning_rate)
-        share = ops.power(largest, 2) * ops.power(step, self.weight_power)
-        total = total + share
-        share = ops.where(total > 0, share / ops.where(total > 0, total, 1), 0)
-        return (share,), (largest, total)
+    def build(self, variables):
+        bound = [_match.path(v) for v in variables if v.constraint is not None]
+        if bound and not self.built:
+            raise ValueError(
+                f"{type(self).__name__} cannot train weights with a constraint, which its average "
+                "would not obey. Train them by another optimizer, such as "
+                f"Averaged(keras.optimizers.AdamW()). Received: constraints on {', '.join(bound)}"
+            )
+        super().build(variables)
 
-    def move(self, direction, source, weight, z, share, learning_rate, weight_decay):
-        """Returns the new `y` and `z`; `direction` is a function of the tensor `source`."""
+    def prepare(self, gradients, weights, step, slots, scalars, learning_rate):
+        largest, total, before = scalars
+        largest = ops.maximum(largest, learning_rate)
+        weight = ops.power(largest, 2) * ops.power(step, self.weight_power)
+        total = total + weight
+        share = ops.where(total > 0, weight / ops.where(total > 0, total, 1), 0)
+        return (share, before), (largest, total, share)
+
+    def move(self, direction, source, weight, ahead, shared, learning_rate, weight_decay):
+        """Returns the new `y` and `u`; `direction` is a function of the tensor `source`."""
+        share, before = shared
 
         def step_from(source):
             step = direction(source)
             return step if weight_decay is None else step + weight_decay * weight
 
-        z = z - learning_rate * step_from(source)
-        # By the new z, so that XLA need not keep the old one, and from the source once more,
-        # which costs less than keeping the direction.
-        step = step_from(_backend.behind(source, z))
-        rate = (1 - share) * (1 - self.beta_1) * learning_rate
-        return weight + share * (z - weight) - rate * step, z
-
-    def _exchanged(self):
-        return [v for pair in self._pairs() for v in pair]
+        ahead = (1 - before) * ahead - self.beta_1 * learning_rate * step_from(source)
+        # From the source once more, which costs less than keeping the direction in memory.
+        step = step_from(_backend.behind(source, ahead))
+        return weight + share * ahead - (1 - self.beta_1) * learning_rate * step, ahead
 
     def _pairs(self) -> list[tuple]:
-        """Returns each weight that moves with its `z`, which is its last slot."""
-        return [
-            (weight, slots[-1])
-            for i, (weight, slots) in enumerate(
-                zip(self._trainable_variables, self._slots, strict=True)
-            )
-            if slots and not self._policies.of(i).frozen
-        ]
+        """Returns each weight with its `u`, which is its last slot."""
+        pairs = zip(self._trainable_variables, self._slots, strict=True)
+        return [(weight, slots[-1]) for weight, slots in pairs if slots]
+
+    def _exchanged(self):
+        return [*(v for pair in self._pairs() for v in pair), self._scalars[-1]]
 
     def _to_evaluation(self):
-        self._interpolate(1 - 1 / self.beta_1)
+        self._shift(1 - 1 / self.beta_1)
 
     def _to_training(self):
-        self._interpolate(1 - self.beta_1)
+        self._shift(1 / self.beta_1 - 1)
 
-    def _interpolate(self, share: float) -> None:
+    def _shift(self, factor: float) -> None:
+        factor = factor * (1 - read(self._scalars[-1]))
         pairs = self._pairs()
-        new = [read(w, z.dtype) + share * (read(z) - read(w, z.dtype)) for w, z in pairs]
+        new = [read(w, u.dtype) + ops.cast(factor, u.dtype) * read(u) for w, u in pairs]
         _backend.assign([w for w, _ in pairs], new)
 
 

@@ -7,6 +7,7 @@ from keras import ops
 
 from keras_optkit import _backend, _check, _config
 from keras_optkit._config import parameters
+from keras_optkit._registry import REGISTRY
 from keras_optkit.optimizers._arguments import accumulation_steps, positive
 from keras_optkit.optimizers._base import Optimizer
 from keras_optkit.optimizers._slots import read
@@ -155,7 +156,12 @@ class Wrapper(Step):
 
 def _optimizer(value: Any) -> keras.optimizers.Optimizer:
     if isinstance(value, str):
-        value = keras.optimizers.get(value)
+        keras_names = {name.lower() for name in vars(keras.optimizers)}
+        ours = {n.lower(): c for n, c in REGISTRY.items() if issubclass(c, Optimizer)}
+        if value.lower() in ours.keys() - keras_names:
+            value = ours[value.lower()]()
+        else:
+            value = keras.optimizers.get(value)
     return _check.instance(
         "inner_optimizer", value, keras.optimizers.Optimizer, "a Keras optimizer or its name"
     )

@@ -33,7 +33,7 @@ class Adan(Optimizer):
         beta_1: Decay per step of the mean of gradients, in [0, 1).
         beta_2: Decay per step of the mean of their changes, in [0, 1).
         beta_3: Decay per step of the mean of squares, in [0, 1).
-        epsilon: Added to `sqrt(n_hat)`, so in units of the gradient; 0 or more.
+        epsilon: Added to `sqrt(n_hat)`, so in units of the gradient; above 0.
         **kwargs: Those of `Optimizer`; `weight_decay` divides, as above.
 
     Example:
@@ -61,7 +61,7 @@ class Adan(Optimizer):
         self.beta_1 = _check.in_range("beta_1", beta_1, 0, 1, closed="left")
         self.beta_2 = _check.in_range("beta_2", beta_2, 0, 1, closed="left")
         self.beta_3 = _check.in_range("beta_3", beta_3, 0, 1, closed="left")
-        self.epsilon = _check.in_range("epsilon", epsilon, low=0)
+        self.epsilon = _check.in_range("epsilon", epsilon, low=0, closed="neither")
 
     def direction(self, gradient, weight, step, slots):
         momentum, difference, velocity, previous = slots

@@ -39,7 +39,7 @@ class AdEMAMix(Optimizer):
         beta_2: Decay per step of the mean of squared gradients, in [0, 1).
         beta_3: Decay per step of the slow mean, in [0, 1), and at least `beta_1`.
         alpha: Weight of the slow mean, 0 or more; 4 to 10 is usual.
-        epsilon: Added to `sqrt(v_hat)`, so in units of the gradient; 0 or more.
+        epsilon: Added to `sqrt(v_hat)`, so in units of the gradient; above 0.
         alpha_warmup: Updates over which `alpha` rises; None for none. The paper takes the whole
             training for this and the next.
         beta_3_warmup: Updates over which `beta_3` rises; None for none.
@@ -77,7 +77,7 @@ class AdEMAMix(Optimizer):
         self.beta_2 = _check.in_range("beta_2", beta_2, 0, 1, closed="left")
         self.beta_3 = _check.in_range("beta_3", beta_3, self.beta_1, 1, closed="left")
         self.alpha = _check.in_range("alpha", alpha, low=0)
-        self.epsilon = _check.in_range("epsilon", epsilon, low=0)
+        self.epsilon = _check.in_range("epsilon", epsilon, low=0, closed="neither")
 
     def direction(self, gradient, weight, step, slots):
         momentum, slow, velocity = slots

@@ -1,6 +1,6 @@
 """Averages of weights."""
 
-from typing import Literal, Unpack
+from typing import Any, Literal, Unpack
 
 import keras
 from keras import ops
@@ -30,7 +30,8 @@ class Averaged(Evaluated, Wrapper):
     During `fit` the model holds the training weights; when `fit` ends, the average. To have it
     in validation and checkpoints during `fit` too, and for later calls of `fit`, add
     `callbacks.SwapAveragedWeights()`, first in the list. Statistics of BatchNormalization are
-    not averaged: `recalibrate_batchnorm` makes them anew.
+    not averaged: `recalibrate_batchnorm` makes them anew. Nor does an average obey constraints of
+    the weights; and one of bfloat16 weights is rounded to bfloat16 when it is in the model.
 
     Args:
         inner_optimizer: The optimizer that moves the weights, or its name.
@@ -70,10 +71,18 @@ class Averaged(Evaluated, Wrapper):
         self.start = _check.integer("start", start, low=0)
         self.every = _check.integer("every", every, low=1)
         self.debias = _check.flag("debias", debias)
-        if getattr(self.inner_optimizer, "use_ema", False):
+        inside: Any = self.inner_optimizer
+        while isinstance(inside, Wrapper) and not isinstance(inside, Evaluated):
+            inside = inside.inner_optimizer
+        if isinstance(inside, Evaluated):
+            raise ValueError(
+                f"`inner_optimizer` must not average weights itself, as {type(inside).__name__} "
+                f"does. Use it without Averaged. {_check.received('inner_optimizer', inside)}"
+            )
+        if getattr(inside, "use_ema", False):
             raise ValueError(
                 "`use_ema` must be False for the optimizer inside Averaged, which would average "
-                f"its weights twice. {_check.received('inner_optimizer', self.inner_optimizer)}"
+                f"its weights twice. {_check.received('inner_optimizer', inside)}"
             )
 
     def build(self, variables):
@@ -123,12 +132,19 @@ class Averaged(Evaluated, Wrapper):
     def _exchanged(self):
         return [v for pair in self._pairs() for v in pair]
 
-    def _exchange(self) -> None:
+    # The model holds the average, and the average's slot how far the weights are from it. So
+    # weights put into the model by hand become the average, with the weights at that distance.
+    def _to_evaluation(self):
         pairs = self._pairs()
-        weights, averages = [w for w, _ in pairs], [a for _, a in pairs]
-        _backend.assign(
-            weights + averages, [copy(a) for a in averages] + [copy(w) for w in weights]
-        )
+        averages = [copy(a) for _, a in pairs]
+        ways = [read(w, a.dtype) - average for (w, a), average in zip(pairs, averages, strict=True)]
+        self._assign(pairs, averages, ways)
 
-    _to_evaluation = _exchange
-    _to_training = _exchange
+    def _to_training(self):
+        pairs = self._pairs()
+        averages = [copy(w) for w, _ in pairs]
+        weights = [average + read(way) for average, (_, way) in zip(averages, pairs, strict=True)]
+        self._assign(pairs, weights, averages)
+
+    def _assign(self, pairs, weights, averages):
+        _backend.assign([v for pair in zip(*pairs, strict=True) for v in pair], weights + averages)

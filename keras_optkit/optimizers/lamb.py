@@ -33,7 +33,7 @@ class LAMB(Optimizer):
             callable.
         beta_1: Decay per step of the mean of gradients, in [0, 1).
         beta_2: Decay per step of the mean of squared gradients, in [0, 1).
-        epsilon: Added to `sqrt(v_hat)`, so in units of the gradient; 0 or more.
+        epsilon: Added to `sqrt(v_hat)`, so in units of the gradient; above 0.
         min_norm: Least norm of a weight to reckon with, 0 or more.
         max_norm: Greatest norm to reckon with, above `min_norm`; None for no limit. The
             authors' experiments have 10.
@@ -66,7 +66,7 @@ class LAMB(Optimizer):
         super().__init__(learning_rate, **kwargs)
         self.beta_1 = _check.in_range("beta_1", beta_1, 0, 1, closed="left")
         self.beta_2 = _check.in_range("beta_2", beta_2, 0, 1, closed="left")
-        self.epsilon = _check.in_range("epsilon", epsilon, low=0)
+        self.epsilon = _check.in_range("epsilon", epsilon, low=0, closed="neither")
         self.min_norm = _check.in_range("min_norm", min_norm, low=0)
         self.max_norm = (
             None

@@ -13,7 +13,10 @@ from keras_optkit.optimizers._base import Optimizer
 from keras_optkit.optimizers._matrices import as_matrix, is_projection
 from keras_optkit.optimizers._moments import bias, mean, norm
 
-EXCLUDE = ("embeddings", "head", "logits", "predictions", "depthwise_kernel")
+EXCLUDE = (
+    *("embeddings", "head", "logits", "predictions"),
+    *("bias", "depthwise_kernel", "depthwise_conv.*"),
+)
 COEFFICIENTS = (3.4445, -4.775, 2.0315)
 
 
@@ -53,7 +56,7 @@ class Muon(Optimizer):
         adamw_multiplier: Factor of the learning rate for what AdamW trains, 0 or more.
         beta_1: AdamW's decay per step of the mean of gradients, in [0, 1).
         beta_2: AdamW's decay per step of the mean of squared gradients, in [0, 1).
-        epsilon: Added to norms here and to `sqrt(v_hat)` in AdamW; 0 or more.
+        epsilon: Added to norms here and to `sqrt(v_hat)` in AdamW; above 0.
         **kwargs: Those of `Optimizer`; `weight_decay` is decoupled.
 
     Raises:
@@ -107,7 +110,7 @@ class Muon(Optimizer):
         self.adamw_multiplier = _check.in_range("adamw_multiplier", adamw_multiplier, low=0)
         self.beta_1 = _check.in_range("beta_1", beta_1, 0, 1, closed="left")
         self.beta_2 = _check.in_range("beta_2", beta_2, 0, 1, closed="left")
-        self.epsilon = _check.in_range("epsilon", epsilon, low=0)
+        self.epsilon = _check.in_range("epsilon", epsilon, low=0, closed="neither")
 
     def build(self, variables):
         if not self.built:

@@ -19,7 +19,7 @@ class NovoGrad(Optimizer):
     half of Adam's memory. With gradient `g`, norms over a whole weight tensor, `t = 1, 2, ...`:
 
     ```text
-    v = |g|^2                                  in the first step
+    v = |g|^2                                  in the first step, and while v is 0
     v = beta_2 v + (1 - beta_2) |g|^2          afterwards
     m = beta_1 m + g / (sqrt(v) + epsilon) + weight_decay w
     w = w - learning_rate * m
@@ -30,7 +30,8 @@ class NovoGrad(Optimizer):
         beta_1: Share of the last step that is taken again, in [0, 1).
         beta_2: Decay per step of the mean of squared norms, in [0, 1).
         epsilon: Added to `sqrt(v)`, so in units of the gradient's norm; above 0.
-        **kwargs: Those of `Optimizer`; `weight_decay` is inside the momentum here, not decoupled.
+        **kwargs: Those of `Optimizer`; `weight_decay` is inside the momentum here, not decoupled,
+            so `cautious` leaves it out too.
 
     Example:
         >>> model.compile(optimizer=keras_optkit.optimizers.NovoGrad(0.01), loss="mse")
@@ -60,7 +61,7 @@ class NovoGrad(Optimizer):
     def update(self, gradient, weight, step, slots, learning_rate, weight_decay, *shared):
         momentum, velocity = slots
         square = ops.sum(ops.square(gradient))
-        velocity = ops.where(step == 1, square, mean(velocity, square, self.beta_2))
+        velocity = ops.where(velocity == 0, square, mean(velocity, square, self.beta_2))
         scaled = gradient * (1 / (ops.sqrt(velocity) + self.epsilon))
         if weight_decay is not None:
             scaled = scaled + weight_decay * weight

@@ -41,7 +41,7 @@ class Prodigy(Optimizer):
         growth: Factor of new estimates, above 0; more than 1 for larger steps.
         bias_correction: Whether to correct the means' bias as Adam does.
         **kwargs: Those of `Optimizer`; `weight_decay` is decoupled. The `lr_multiplier` of a
-            group must be 0 or 1, as there is one estimate for all.
+            group must be 1, as there is one estimate for all.
 
     Example:
         >>> model.compile(optimizer=keras_optkit.optimizers.Prodigy(), loss="mse")
@@ -82,10 +82,11 @@ class Prodigy(Optimizer):
         self.growth = _check.in_range("growth", growth, low=0, closed="neither")
         self.bias_correction = _check.flag("bias_correction", bias_correction)
         for group in self.groups:
-            if group.lr_multiplier not in (0, 1):
+            if group.lr_multiplier != 1:
                 raise ValueError(
-                    "The `lr_multiplier` of a group must be 0 or 1 for Prodigy, which estimates "
-                    f"one learning rate for all weights. {_check.received('groups', group)}"
+                    "The `lr_multiplier` of a group must be 1 for Prodigy, which estimates one "
+                    "learning rate for all weights. To leave weights alone, use frozen=True. "
+                    f"{_check.received('groups', group)}"
                 )
 
     def prepare(self, gradients, weights, step, slots, scalars, learning_rate):

@@ -26,7 +26,8 @@ def recalibrate_batchnorm(model: keras.Model, data: Any, batch_size: int = 32) -
         batch_size: Examples in a batch, if `data` is arrays; as in training.
 
     Raises:
-        ValueError: If `model` is not built, has no BatchNormalization layer, or `data` is empty.
+        ValueError: If `model` is not built, has no BatchNormalization layer that is trainable, or
+            `data` is empty.
 
     Example:
         >>> network = [keras.layers.Dense(3), keras.layers.BatchNormalization()]
@@ -38,15 +39,16 @@ def recalibrate_batchnorm(model: keras.Model, data: Any, batch_size: int = 32) -
         `torch.optim.swa_utils.update_bn`.
     """
     _check.instance("model", model, keras.Model, "a keras.Model")
+    _check.integer("batch_size", batch_size, low=1)
     layers = [
         layer
         for layer in model._flatten_layers()
-        if isinstance(layer, keras.layers.BatchNormalization) and layer.built
+        if isinstance(layer, keras.layers.BatchNormalization) and layer.built and layer.trainable
     ]
     if not layers:
         raise ValueError(
-            "`model` must be built and have BatchNormalization layers; without them there is "
-            f"nothing to recalibrate. {_check.received('model', model.name)}"
+            "`model` must be built and have BatchNormalization layers that are trainable; without "
+            f"them there is nothing to recalibrate. {_check.received('model', model.name)}"
         )
     state = [(v, ops.convert_to_numpy(v)) for v in model.non_trainable_variables]
     statistics = [v for layer in layers for v in (layer.moving_mean, layer.moving_variance)]

@@ -37,9 +37,9 @@ class ScheduleFreeAdamW(ScheduleFree):
             gives a warning. Usually larger than AdamW's, 1 to 10 times.
         beta_1: Share of the average in the point where gradients are taken, in (0, 1).
         beta_2: Decay per step of the mean of squared gradients, in [0, 1).
-        epsilon: Added to `sqrt(v_hat)`, so in units of the gradient; 0 or more.
-        weight_power: Weight of later steps in the average, `r` in the paper's appendix, 0 or
-            more.
+        epsilon: Added to `sqrt(v_hat)`, so in units of the gradient; above 0.
+        weight_power: Weight of later steps in the average, `r` in the paper's appendix, in
+            [0, 4].
         **kwargs: Those of `Optimizer`, but for `use_ema` and `cautious`; `weight_decay` is
             decoupled, at `y`.
 
@@ -53,7 +53,7 @@ class ScheduleFreeAdamW(ScheduleFree):
         of the average as in its authors' package `schedulefree`.
     """
 
-    slots = ("velocity", "z")
+    slots = ("velocity", "ahead")
 
     def __init__(
         self,
@@ -66,15 +66,14 @@ class ScheduleFreeAdamW(ScheduleFree):
     ):
         super().__init__(learning_rate, beta_1, weight_power, **kwargs)
         self.beta_2 = _check.in_range("beta_2", beta_2, 0, 1, closed="left")
-        self.epsilon = _check.in_range("epsilon", epsilon, low=0)
+        self.epsilon = _check.in_range("epsilon", epsilon, low=0, closed="neither")
 
     def update(self, gradient, weight, step, slots, learning_rate, weight_decay, *shared):
-        (share,), (velocity, z) = shared, slots
-        z = ops.where(step == 1, weight, z)
+        velocity, ahead = slots
         velocity = mean(velocity, ops.square(gradient), self.beta_2)
         v_bias = bias(self.beta_2, step)
-        weight, z = self.move(
+        weight, ahead = self.move(
             lambda velocity: gradient / (ops.sqrt(velocity / v_bias) + self.epsilon),
-            *(velocity, weight, z, share, learning_rate, weight_decay),
+            *(velocity, weight, ahead, shared, learning_rate, weight_decay),
         )
-        return weight, (velocity, z)
+        return weight, (velocity, ahead)

@@ -2,8 +2,6 @@
 
 from typing import Unpack
 
-from keras import ops
-
 from keras_optkit._registry import register
 from keras_optkit.optimizers._arguments import LearningRate, OptimizerKwargs
 from keras_optkit.optimizers._schedule_free import ScheduleFree
@@ -28,8 +26,8 @@ class ScheduleFreeSGD(ScheduleFree):
         learning_rate: Step size: a float, or `schedules.Warmup` of one. A schedule that decays
             gives a warning. Usually larger than that of SGD with momentum, 10 to 50 times.
         beta_1: Share of the average in the point where gradients are taken, in (0, 1).
-        weight_power: Weight of later steps in the average, `r` in the paper's appendix, 0 or
-            more.
+        weight_power: Weight of later steps in the average, `r` in the paper's appendix, in
+            [0, 4].
         **kwargs: Those of `Optimizer`, but for `use_ema` and `cautious`; `weight_decay` is at
             `y`.
 
@@ -41,7 +39,7 @@ class ScheduleFreeSGD(ScheduleFree):
         weights of the average as in its authors' package `schedulefree`.
     """
 
-    slots = ("z",)
+    slots = ("ahead",)
 
     def __init__(
         self,
@@ -53,10 +51,9 @@ class ScheduleFreeSGD(ScheduleFree):
         super().__init__(learning_rate, beta_1, weight_power, **kwargs)
 
     def update(self, gradient, weight, step, slots, learning_rate, weight_decay, *shared):
-        (share,), (z,) = shared, slots
-        z = ops.where(step == 1, weight, z)
-        weight, z = self.move(
+        (ahead,) = slots
+        weight, ahead = self.move(
             lambda gradient: gradient,
-            *(gradient, weight, z, share, learning_rate, weight_decay),
+            *(gradient, weight, ahead, shared, learning_rate, weight_decay),
         )
-        return weight, (z,)
+        return weight, (ahead,)

@@ -13,6 +13,12 @@ from keras_optkit import _backend, _check
 from keras_optkit._registry import register
 from keras_optkit.optimizers._wrapper import Wrapper, WrapperKwargs
 
+# What the constructor checks, or compares with, or what has a way of its own.
+FIXED = (
+    *("learning_rate", "loss_scale_factor", "clipnorm", "clipvalue", "global_clipnorm"),
+    *("initial_accumulator", "initial_estimate", "threshold"),
+)
+
 
 @register
 class Scheduled(Wrapper):
@@ -52,12 +58,11 @@ class Scheduled(Wrapper):
         for name, schedule in schedules.items():
             _check.instance(f"schedules[{name!r}]", schedule, LearningRateSchedule, "a schedule")
             value = getattr(self.rule, name, None)
-            if name == "learning_rate" or isinstance(value, bool):
-                value = None
-            if not isinstance(value, numbers.Real) or value == 0:
+            if name in FIXED or not isinstance(value, float) or value == 0:
                 raise ValueError(
-                    "`schedules` must name settings of the optimizer inside that are numbers other "
-                    "than 0; give it a schedule of the learning rate as its `learning_rate`. "
+                    "`schedules` must name settings of the optimizer inside that are floats other "
+                    "than 0 and enter each step as they are, such as `beta_1`; give it a schedule "
+                    "of the learning rate as its `learning_rate`. "
                     f"{_check.received('schedules', schedules)}, where {name!r} of "
                     f"{type(self.rule).__name__} is {getattr(self.rule, name, 'missing')!r}"
                 )

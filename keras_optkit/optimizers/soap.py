@@ -43,7 +43,7 @@ class SOAP(Optimizer):
         beta_1: Decay per step of the mean of gradients, in [0, 1).
         beta_2: Decay per step of the mean of squares, in [0, 1).
         beta_3: Decay per step of the correlations, in [0, 1); None for `beta_2`.
-        epsilon: Added to `sqrt(V_hat)`, so in units of the gradient; 0 or more.
+        epsilon: Added to `sqrt(V_hat)`, so in units of the gradient; above 0.
         precondition_every: Updates between renewals of the eigenvectors, at least 1.
         max_dimension: A side longer than this keeps its axes, at least 1: its correlations need
             memory in its square. With both sides longer a matrix trains by Adam.
@@ -69,7 +69,7 @@ class SOAP(Optimizer):
         epsilon: float = 1e-8,
         precondition_every: int = 10,
         max_dimension: int = 2048,
-        exclude: str | Sequence[str] = ("embeddings",),
+        exclude: str | Sequence[str] = ("embeddings", "bias"),
         **kwargs: Unpack[OptimizerKwargs],
     ):
         super().__init__(learning_rate, **kwargs)
@@ -78,7 +78,7 @@ class SOAP(Optimizer):
         self.beta_3 = (
             None if beta_3 is None else _check.in_range("beta_3", beta_3, 0, 1, closed="left")
         )
-        self.epsilon = _check.in_range("epsilon", epsilon, low=0)
+        self.epsilon = _check.in_range("epsilon", epsilon, low=0, closed="neither")
         self.precondition_every = _check.integer("precondition_every", precondition_every, low=1)
         self.max_dimension = _check.integer("max_dimension", max_dimension, low=1)
         self.exclude = _check.patterns("exclude", exclude)
@@ -138,7 +138,8 @@ class SOAP(Optimizer):
         shape, matrix = gradient.shape, as_matrix(gradient, projection)
         moments = [ops.reshape(slot, matrix.shape) for slot in slots[:2]]
         row, column = self._split(slots[2:], matrix.shape)
-        first = step == 1
+        # Not `step == 1`: a weight may get its first gradient later.
+        first = ops.sum(ops.abs(slots[2])) == 0
 
         def turn(tensor, back=False):
             if row:
@@ -154,9 +155,9 @@ class SOAP(Optimizer):
         moments = [ops.reshape(moment, shape) for moment in moments]
         sides = []
         if row:
-            sides += self._renewed(row, ops.matmul(matrix, ops.transpose(matrix)), step)
+            sides += self._renewed(row, ops.matmul(matrix, ops.transpose(matrix)), step, first)
         if column:
-            sides += self._renewed(column, ops.matmul(ops.transpose(matrix), matrix), step)
+            sides += self._renewed(column, ops.matmul(ops.transpose(matrix), matrix), step, first)
         return ops.reshape(direction, shape), (*moments, *sides)
 
     def _split(self, slots, shape):
@@ -164,14 +165,14 @@ class SOAP(Optimizer):
         pairs = [slots[i : i + 2] for i in range(0, len(slots), 2)]
         return [pairs.pop(0) if size <= self.max_dimension else None for size in shape]
 
-    def _renewed(self, side, gram, step):
+    def _renewed(self, side, gram, step, first):
         """Returns the correlations with those of this step, and the basis, renewed if due."""
         correlation, basis = side
         beta = self.beta_2 if self.beta_3 is None else self.beta_3
         correlation = mean(correlation, gram, beta)
         due = ops.cast(step, "int32") % self.precondition_every == 0
         basis = ops.cond(
-            step == 1,
+            first,
             lambda: ops.linalg.eigh(correlation)[1],
             lambda: ops.cond(
                 due, lambda: ops.linalg.qr(ops.matmul(correlation, basis))[0], lambda: basis

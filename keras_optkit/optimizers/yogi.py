@@ -30,7 +30,7 @@ class Yogi(Optimizer):
         learning_rate: Step size: a float, a `LearningRateSchedule` or a callable.
         beta_1: Decay per step of the mean of gradients, in [0, 1).
         beta_2: `1 - beta_2` is how much of `g^2` is added to or taken from `v`; in [0, 1).
-        epsilon: Added to `sqrt(v_hat)`, so in units of the gradient; 0 or more. Larger than
+        epsilon: Added to `sqrt(v_hat)`, so in units of the gradient; above 0. Larger than
             Adam's.
         initial_accumulator: What `v` starts at, in units of the squared gradient; 0 or more.
         **kwargs: Those of `Optimizer`; `weight_decay` is decoupled.
@@ -59,7 +59,7 @@ class Yogi(Optimizer):
         super().__init__(learning_rate, **kwargs)
         self.beta_1 = _check.in_range("beta_1", beta_1, 0, 1, closed="left")
         self.beta_2 = _check.in_range("beta_2", beta_2, 0, 1, closed="left")
-        self.epsilon = _check.in_range("epsilon", epsilon, low=0)
+        self.epsilon = _check.in_range("epsilon", epsilon, low=0, closed="neither")
         self.initial_accumulator = _check.in_range(
             "initial_accumulator", initial_accumulator, low=0
         )

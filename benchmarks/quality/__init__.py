@@ -1,0 +1,1 @@
+"""How good the optimizers are: the parts of `optimizer_quality.py`."""
