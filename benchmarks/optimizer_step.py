@@ -279,7 +279,11 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--only", default="", help="part of the name of a shape set")
     parser.add_argument("--first-calls", action="store_true", help="time 1,500 variables instead")
+    parser.add_argument("--report", action="store_true", help="print the last run's table")
     arguments = parser.parse_args()
+    if arguments.report:
+        print(table(json.loads((RESULTS / f"optimizer_step_{BACKEND}.json").read_text())))
+        return
     modes = {"tensorflow": ["graph", "xla"], "jax": ["jit"], "torch": ["eager"]}[BACKEND]
     results = []
     if arguments.first_calls:
@@ -294,13 +298,24 @@ def main() -> None:
                 results.append({"shapes": title, "mode": mode} | row)
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"optimizer_step_{BACKEND}.json").write_text(json.dumps(results, indent=1))
-    print("\n| shapes | mode | optimizer | ratio | to bandwidth | ms | fastest | first call s |")
-    print("|---|---|---|---|---|---|---|---|")
-    for r in results:
-        names = f"{r['shapes']} | {r['mode']} | {r['optimizer']}"
-        bound = f"{r['to bandwidth']:.1f}" if r["to bandwidth"] else ""
-        numbers = f"{r['ratio']:.2f} | {bound} | {r['milliseconds']:.2f} | {r['fastest']:.2f}"
-        print(f"| {names} | {numbers} | {r['first call']:.1f} |")
+    print(table(results))
+
+
+def table(results: list[dict]) -> str:
+    """Returns the rows of `results` in Markdown, a table for each mode."""
+    titles = list(dict.fromkeys(r["shapes"] for r in results))
+    lines = []
+    for mode in dict.fromkeys(r["mode"] for r in results):
+        columns = " | ".join(f"{title}: ratio | to bandwidth | ms" for title in titles)
+        lines += [f"\n| {mode} | {columns} |", "|---" * (1 + 3 * len(titles)) + "|"]
+        rows = [r for r in results if r["mode"] == mode]
+        for name in dict.fromkeys(r["optimizer"] for r in rows):
+            cells = [name]
+            for r in (r for r in rows if r["optimizer"] == name):
+                bound = f"{r['to bandwidth']:.1f}" if r["to bandwidth"] else ""
+                cells += [f"{r['ratio']:.2f}", bound, f"{r['milliseconds']:.1f}"]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

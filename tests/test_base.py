@@ -8,7 +8,7 @@ from keras import ops
 
 from keras_optkit import _check, _registry
 from keras_optkit._config import Configurable
-from keras_optkit.optimizers import LARS, Group, Lookahead, Optimizer, RAdam, Transformed
+from keras_optkit.optimizers import LARS, Group, Lookahead, Optimizer, RAdam, Transformed, Yogi
 from keras_optkit.transforms import GlobalNormClip, Transform
 from tests import oracles
 from tests.oracles import assert_steps, follow, make_weights, read, run
@@ -680,3 +680,56 @@ def test_repr_shows_what_differs_from_the_defaults():
     assert repr(Part(size="x", colour="blue")) == "Part(size='x', colour='blue')"
     assert Part(3, "blue").get_config() == {"size": 3, "colour": "blue", "weight": 1.0}
     assert repr(GlobalNormClip(1.0)) == "GlobalNormClip(max_norm=1.0)"
+
+
+def test_a_subclass_with_a_rule_of_its_own_is_not_taken_for_elementwise():
+    class Normalized(RAdam):
+        def direction(self, gradient, weight, step, slots, *shared):
+            return gradient / ops.sqrt(ops.sum(ops.square(gradient))), slots
+
+    class Renamed(RAdam):
+        pass
+
+    assert Renamed(0.1).runs_by_entry() and not Normalized(0.1).runs_by_entry()
+    assert not Renamed(0.1, cautious=True).runs_by_entry()
+    gradients = [np.full((300, 300), 2.0, "float32"), np.full(3, 1.0, "float32")]
+    weights = make_weights({"large": np.zeros((300, 300)), "small": np.zeros(3)})
+    large, small = next(run(Normalized(1.0), weights, [gradients]))
+    np.testing.assert_allclose(large, -1 / 300, rtol=1e-4)
+    np.testing.assert_allclose(small, -1 / np.sqrt(3), rtol=1e-5)
+
+
+@pytest.mark.parametrize("sizes", [(3,), (70_000,), (65_536, 5), (10, 200_000, 40, 7)])
+def test_pieces_of_weights_are_whole_weights(sizes):
+    # On torch rules run on pieces of 2^16 entries, of several weights or of one.
+    rng = np.random.default_rng(0)
+    start = {f"w{i}": rng.normal(size=size).astype("float32") for i, size in enumerate(sizes)}
+    gradients = [rng.normal(size=size).astype("float32") for size in sizes]
+    rates = [1.0, 0.5, 1.0, 0.25][: len(sizes)]
+    groups = [Group(f"w{i}", lr_multiplier=rate) for i, rate in enumerate(rates)]
+    optimizer = Yogi(0.1, groups=groups)
+    moved = list(run(optimizer, make_weights(start), [gradients, gradients]))
+    for i, (path, value) in enumerate(start.items()):
+        alone = list(
+            run(
+                Yogi(0.1 * rates[i]),
+                make_weights({path: value}),
+                [gradients[i : i + 1]] * 2,
+            )
+        )
+        for step in (0, 1):
+            np.testing.assert_allclose(moved[step][i], alone[step][0], rtol=1e-6, atol=1e-7)
+
+
+def test_a_slot_may_take_the_old_weight():
+    class Remembers(Optimizer):
+        slots = ("before",)
+        elementwise = True
+
+        def update(self, gradient, weight, step, slots, learning_rate, weight_decay, *shared):
+            return weight - learning_rate * gradient, (weight,)
+
+    weights = make_weights({"w": np.ones(3)})
+    optimizer = Remembers(0.1)
+    list(run(optimizer, weights, [[np.ones(3)]]))
+    np.testing.assert_allclose(optimizer.variables[-1].numpy(), np.ones(3))

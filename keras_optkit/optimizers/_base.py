@@ -172,7 +172,7 @@ class Optimizer(Rule, Grouped):
             )
             for i, g, w, s, p in zip(indices, gradients, weights, slots, policies, strict=True)
         ]
-        moved = _backend.update_each(jobs, self.elementwise and not self.cautious)
+        moved = _backend.update_each(jobs, self.runs_by_entry())
         weights = [
             weight if variable.constraint is None else variable.constraint(weight)
             for variable, (weight, _) in zip(variables, moved, strict=True)

@@ -49,6 +49,15 @@ class Rule:
         agrees = ops.cast(direction * gradient > 0, gradient.dtype)
         return direction * agrees * (math.prod(gradient.shape) / (ops.sum(agrees) + 1))
 
+    def runs_by_entry(self) -> bool:
+        """Tells whether entries move by themselves; a subclass has to say so of its own rule."""
+        for cls in type(self).__mro__:
+            if "elementwise" in vars(cls):
+                return cls.elementwise and not self.cautious
+            if vars(cls).keys() & {"direction", "update", "rule_for"}:
+                return False
+        return False
+
     def prepare(self, gradients, weights, step, slots, scalars, learning_rate) -> tuple:
         """Returns `shared, new_scalars`: what takes all weights at once, before they move.
 

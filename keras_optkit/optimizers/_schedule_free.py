@@ -28,7 +28,6 @@ class ScheduleFree(Evaluated, Optimizer):
     """
 
     scalars = {"largest_learning_rate": 0.0, "weight_sum": 0.0, "share": 0.0}  # noqa: RUF012
-    elementwise = True
 
     def __init__(
         self,

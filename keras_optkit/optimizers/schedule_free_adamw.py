@@ -54,6 +54,7 @@ class ScheduleFreeAdamW(ScheduleFree):
     """
 
     slots = ("velocity", "ahead")
+    elementwise = True
 
     def __init__(
         self,

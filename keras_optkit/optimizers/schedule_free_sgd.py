@@ -40,6 +40,7 @@ class ScheduleFreeSGD(ScheduleFree):
     """
 
     slots = ("ahead",)
+    elementwise = True
 
     def __init__(
         self,
