@@ -24,3 +24,12 @@ def bias(beta, step):
 def norm(tensor):
     """Returns the L2 norm of all entries."""
     return ops.sqrt(ops.sum(ops.square(tensor)))
+
+
+def adam(gradient, slots, step, beta_1, beta_2, epsilon):
+    """Returns the direction of Adam, and its two means of `slots` with the gradient taken in."""
+    momentum, velocity = slots
+    momentum = mean(momentum, gradient, beta_1)
+    velocity = mean(velocity, ops.square(gradient), beta_2)
+    m_hat, v_hat = momentum / bias(beta_1, step), velocity / bias(beta_2, step)
+    return m_hat / (ops.sqrt(v_hat) + epsilon), (momentum, velocity)

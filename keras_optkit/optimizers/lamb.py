@@ -9,7 +9,7 @@ from keras_optkit import _check, _match
 from keras_optkit._registry import register
 from keras_optkit.optimizers._arguments import LearningRate, OptimizerKwargs
 from keras_optkit.optimizers._base import Optimizer
-from keras_optkit.optimizers._moments import bias, mean, norm
+from keras_optkit.optimizers._moments import adam, norm
 from keras_optkit.optimizers.lars import EXCLUDE
 
 
@@ -85,12 +85,7 @@ class LAMB(Optimizer):
         return super().update if excluded else self.update
 
     def direction(self, gradient, weight, step, slots):
-        momentum, velocity = slots
-        momentum = mean(momentum, gradient, self.beta_1)
-        velocity = mean(velocity, ops.square(gradient), self.beta_2)
-        m_hat = momentum / bias(self.beta_1, step)
-        v_hat = velocity / bias(self.beta_2, step)
-        return m_hat / (ops.sqrt(v_hat) + self.epsilon), (momentum, velocity)
+        return adam(gradient, slots, step, self.beta_1, self.beta_2, self.epsilon)
 
     def update(self, gradient, weight, step, slots, learning_rate, weight_decay, *shared):
         move, slots = self.direction(gradient, weight, step, slots)

@@ -11,7 +11,7 @@ from keras_optkit._registry import register
 from keras_optkit.optimizers._arguments import LearningRate, OptimizerKwargs
 from keras_optkit.optimizers._base import Optimizer
 from keras_optkit.optimizers._matrices import as_matrix, is_projection
-from keras_optkit.optimizers._moments import bias, mean, norm
+from keras_optkit.optimizers._moments import adam, mean, norm
 
 EXCLUDE = (
     *("embeddings", "head", "logits", "predictions"),
@@ -168,12 +168,7 @@ class Muon(Optimizer):
         return self.update(gradient, weight, step, slots, rate, weight_decay)
 
     def direction(self, gradient, weight, step, slots):
-        momentum, velocity = slots
-        momentum = mean(momentum, gradient, self.beta_1)
-        velocity = mean(velocity, ops.square(gradient), self.beta_2)
-        m_hat = momentum / bias(self.beta_1, step)
-        v_hat = velocity / bias(self.beta_2, step)
-        return m_hat / (ops.sqrt(v_hat) + self.epsilon), (momentum, velocity)
+        return adam(gradient, slots, step, self.beta_1, self.beta_2, self.epsilon)
 
     def orthogonalized(self, matrix):
         """Returns a matrix with the singular vectors of `matrix` and singular values near 1."""

@@ -29,7 +29,8 @@ class SAM(ModelWrapper):
     The norm is over all weights together. With `adaptive` (ASAM), sharpness does not depend on
     the scale of the weights, which layers may trade among them; `rho` is then larger, about 0.5.
     A step takes two forward and two backward passes, so about twice the time; more on torch, which
-    fuses nothing. Both see the same batch and dropout masks. Loss, metrics and BatchNorm statistics are of the first, at `w`.
+    fuses nothing. Both see the same batch and dropout masks. Loss, metrics and BatchNorm statistics
+    are of the first, at `w`.
 
     Predicting, evaluating and saving work as with the model inside; `strip()` gives that one
     back. Gradients that are not finite are handed on as they are, for loss scaling to skip them.
