@@ -455,6 +455,15 @@ def test_schedule_free_warns_of_a_schedule_that_decays(rule):
         rule(0.1)
 
 
+def test_soap_accumulates():
+    # Rounding turns the eigenvectors of small eigenvalues, and a step's share along them.
+    start, gradients = problem(8, shapes=SQUARE)
+    halves = [[g + s * 0.5 * g for g in step] for step in gradients for s in (1, -1)]
+    whole = list(run(o.SOAP(RATE), make_weights(start), gradients))
+    accumulated = run(o.SOAP(RATE, gradient_accumulation_steps=2), make_weights(start), halves)
+    assert_steps(list(accumulated)[1::2], whole, 1e-3)
+
+
 def test_muon_and_soap_find_the_matrices_of_real_layers():
     inputs = keras.layers.Input((4, 4, 2))
     hidden = keras.layers.DepthwiseConv2D(3)(keras.layers.Conv2D(3, 2)(inputs))
