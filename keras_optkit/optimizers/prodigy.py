@@ -47,10 +47,10 @@ class Prodigy(Optimizer):
         >>> model.compile(optimizer=keras_optkit.optimizers.Prodigy(), loss="mse")
 
     Reference:
-        [Mishchenko and Defazio, 2023](https://arxiv.org/abs/2306.06101), algorithm 4. Its authors'
-        code and `optax.contrib.prodigy` have `1` in place of `1 - beta_3`, which cancels, and the
-        new `d` beside epsilon. `x_0 - w` is the sum of the steps here, so what a constraint does
-        is not part of it.
+        [Mishchenko and Defazio, 2023](https://arxiv.org/abs/2306.06101), algorithm 4,
+        without the factors `(1 - beta_3)` and `d_0` of `r` and `s`, which cancel. Its authors' code
+        and `optax.contrib.prodigy` have the new `d` beside epsilon. `x_0 - w` is the sum of the
+        steps here, so what a constraint does is not part of it.
     """
 
     slots = ("momentum", "velocity", "way", "sum")
