@@ -8,14 +8,9 @@ from typing import Literal
 
 import numpy as np
 
-Kind = Literal["vanishing", "exploding", "non-finite"]
+from keras_optkit.diagnostics._advice import ADVICE
 
-ADVICE = {
-    "vanishing": "try residual connections, normalization or He initialization",
-    "exploding": "try clipping, warmup, normalization or a lower learning rate",
-    "non-finite": "look for NaN in the data and for log or division by 0 in the loss, try clipping "
-    "or a lower learning rate",
-}
+Kind = Literal["vanishing", "exploding", "non-finite"]
 
 
 @dataclasses.dataclass(frozen=True)
