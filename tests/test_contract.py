@@ -37,7 +37,7 @@ INSTANCES = {
     "Group": lambda: optimizers.Group(["bias", "head"], lr_multiplier=0.5, weight_decay=0.1),
     "InverseSquareRoot": lambda: schedules.InverseSquareRoot(0.01, warmup_steps=3),
     "LAMB": lambda **kwargs: optimizers.LAMB(0.02, **kwargs),
-    "LARS": lambda **kwargs: optimizers.LARS(1.0, trust_coefficient=0.01, **kwargs),
+    "LARS": lambda **kwargs: optimizers.LARS(0.1, trust_coefficient=0.1, **kwargs),
     "LinearDecay": lambda: schedules.LinearDecay(0.01, steps=6, final=0.001),
     "Lookahead": lambda **kwargs: optimizers.Lookahead(
         optimizers.RAdam(0.01), sync_period=2, **kwargs
