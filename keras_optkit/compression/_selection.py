@@ -1,5 +1,6 @@
 """Which weights of a model can be pruned."""
 
+import math
 from collections.abc import Sequence
 
 from keras_optkit import _match
@@ -21,7 +22,8 @@ def prunable(variables: Sequence, include: Sequence[str], exclude: Sequence[str]
         for i, (path, variable) in enumerate(zip(paths, variables, strict=True))
         if (_match.matches(include, path) if include else _usual(path, variable))
         and not _match.matches(exclude, path)
-        and len(variable.shape) > 0
+        and variable.shape
+        and math.prod(variable.shape)
     ]
     if not found:
         raise ValueError(

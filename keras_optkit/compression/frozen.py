@@ -20,9 +20,6 @@ class Frozen(Method):
     has_start = True
     trains_sparse = True
 
-    def __init__(self):
-        pass
-
     def start(self, weights, sparsity):
         return [ops.not_equal(w, 0) for w in weights]
 
