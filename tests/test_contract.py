@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import keras_optkit as ko
-from keras_optkit import callbacks, optimizers, schedules, transforms
+from keras_optkit import callbacks, compression, optimizers, schedules, transforms
 from keras_optkit._registry import PACKAGE, REGISTRY
 from keras_optkit.testing import CHECKS, check_optimizer
 from keras_optkit.testing._models import assert_same, fit, network, state
@@ -19,6 +19,7 @@ SGD = keras.optimizers.SGD
 # An optimizer's line takes keyword arguments; its steps are large enough to move bfloat16.
 INSTANCES = {
     "ADOPT": lambda **kwargs: optimizers.ADOPT(0.02, **kwargs),
+    "ActivationMonitor": lambda: callbacks.ActivationMonitor([[0.5, 1.0]], 2, patience=1),
     "AdEMAMix": lambda **kwargs: optimizers.AdEMAMix(
         0.02, alpha_warmup=8, beta_3_warmup=8, **kwargs
     ),
@@ -28,33 +29,54 @@ INSTANCES = {
     "Averaged": lambda **kwargs: optimizers.Averaged(
         SGD(0.1, momentum=0.9), start=1, every=2, **kwargs
     ),
+    "Block": lambda: compression.Block((2, 1), "max"),
     "Centralize": lambda: transforms.Centralize(),
+    "ConstantSparsity": lambda: compression.ConstantSparsity(0.5, 1, 9, frequency=2),
     "CosineRestarts": lambda: schedules.CosineRestarts(0.01, 2, 2, 0.5, 1, 0.001),
     "Cyclic": lambda: schedules.Cyclic(0.001, 0.01, 2, "exp_range", 0.9),
+    "EarlyStopping": lambda: callbacks.EarlyStopping("loss", patience=3, restore="all"),
+    "Frozen": lambda: compression.Frozen(),
     "GlobalNormClip": lambda: transforms.GlobalNormClip(0.5),
+    "Gradient": lambda: compression.Gradient(0.5, "global"),
     "GradientMonitor": lambda: callbacks.GradientMonitor(every=2),
     "GradientNoise": lambda: transforms.GradientNoise(0.1, seed=3),
     "Group": lambda: optimizers.Group(["bias", "head"], lr_multiplier=0.5, weight_decay=0.1),
     "InverseSquareRoot": lambda: schedules.InverseSquareRoot(0.01, warmup_steps=3),
     "LAMB": lambda **kwargs: optimizers.LAMB(0.02, **kwargs),
     "LARS": lambda **kwargs: optimizers.LARS(0.1, trust_coefficient=0.1, **kwargs),
+    "LearningRateLogger": lambda: callbacks.LearningRateLogger(every=5),
     "LinearDecay": lambda: schedules.LinearDecay(0.01, steps=6, final=0.001),
     "Lookahead": lambda **kwargs: optimizers.Lookahead(
         optimizers.RAdam(0.01), sync_period=2, **kwargs
     ),
+    "Magnitude": lambda: compression.Magnitude("global"),
+    "ModelCheckpoint": lambda: callbacks.ModelCheckpoint("{epoch}.keras", keep=2),
+    "Movement": lambda: compression.Movement("global"),
     "MultiStep": lambda: schedules.MultiStep(0.01, [2, 4], factor=0.5),
     "Muon": lambda **kwargs: optimizers.Muon(0.02, exclude="head", **kwargs),
+    "NofM": lambda: compression.NofM(1, 3),
+    "NaNGuard": lambda: callbacks.NaNGuard("stop", 10, 0.1, 2, 0),
     "NormClip": lambda: transforms.NormClip(0.5),
     "NovoGrad": lambda **kwargs: optimizers.NovoGrad(0.02, **kwargs),
     "OneCycle": lambda: schedules.OneCycle(0.01, steps=8, three_phase=True),
     "OneCycleMomentum": lambda: schedules.OneCycleMomentum(steps=8, low=0.005, high=0.01),
     "PerEpoch": lambda: schedules.PerEpoch(schedules.LinearDecay(0.01, 4), steps_per_epoch=2),
     "Plateau": lambda: callbacks.Plateau("loss", 0.2, 3, 0.01, False, "min", 2, 1e-6, 1),
+    "PolynomialSparsity": lambda: compression.PolynomialSparsity(0.1, 0.5, 1, 9, 2, 4),
     "Prodigy": lambda **kwargs: optimizers.Prodigy(initial_estimate=0.01, **kwargs),
     "Product": lambda: schedules.Product([schedules.Cyclic(0.5, 1.0, 2), 0.01]),
+    "Pruned": lambda **kwargs: compression.Pruned(
+        SGD(0.1, momentum=0.9),
+        compression.ConstantSparsity(0.5, 4, frequency=3),
+        include=".*",
+        **kwargs,
+    ),
     "RAdam": lambda **kwargs: optimizers.RAdam(0.01, **kwargs),
     "REX": lambda: schedules.REX(0.01, steps=6, final=0.001),
+    "RigL": lambda: compression.RigL(0.5, seed=2),
+    "Random": lambda: compression.Random(seed=2),
     "SAM": lambda: optimizers.SAM(network(), rho=0.3),
+    "SET": lambda: compression.SET(0.5, seed=2),
     "SOAP": lambda **kwargs: optimizers.SOAP(0.02, precondition_every=2, exclude="head", **kwargs),
     "Scale": lambda: schedules.Scale(schedules.LinearDecay(0.1, 6), factor=0.1),
     "ScheduleFreeAdamW": lambda **kwargs: optimizers.ScheduleFreeAdamW(0.02, **kwargs),
@@ -63,11 +85,21 @@ INSTANCES = {
         SGD(0.1, momentum=0.9), {"momentum": schedules.Warmup(0.9, 5)}, **kwargs
     ),
     "Sequence": lambda: schedules.Sequence([0.01, schedules.Warmup(0.02, 2)], [3]),
+    "SharpnessMonitor": lambda: callbacks.SharpnessMonitor(
+        (np.zeros((2, 4)), np.ones((2, 1))), 3, "batch", "mse", 1, True, 9, 0.1, 4, 1
+    ),
     "SkipNonFinite": lambda **kwargs: optimizers.SkipNonFinite(SGD(0.1, momentum=0.9), **kwargs),
+    "SnapshotEnsemble": lambda: callbacks.SnapshotEnsemble(2, 3, "softmax", "members"),
     "StepDecay": lambda: schedules.StepDecay(0.01, 2, 0.5, 0.001),
     "SwapAveragedWeights": lambda: callbacks.SwapAveragedWeights(),
+    "ThroughputMonitor": lambda: callbacks.ThroughputMonitor(batch_size=32),
+    "TrainingState": lambda: callbacks.TrainingState("run", 60, "second", 3),
     "Transformed": lambda **kwargs: optimizers.Transformed(
         SGD(0.1, momentum=0.9), [transforms.GlobalNormClip(0.1)], **kwargs
+    ),
+    "UpdatePruningStep": lambda: compression.UpdatePruningStep(),
+    "Unfreeze": lambda: callbacks.Unfreeze(
+        {0: "head", 2: optimizers.Group("body", lr_multiplier=0.1)}, verbose=1
     ),
     "ValueClip": lambda: transforms.ValueClip(0.1),
     "Warmup": lambda: schedules.Warmup(keras.optimizers.schedules.CosineDecay(0.01, 10), steps=3),

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import itertools
 import json
 import sys
 import warnings
@@ -647,3 +648,177 @@ def test_two_devices(case):
     assert one.steps == two.steps == list(range(0, 24, 2))
     np.testing.assert_allclose(measured(one), measured(two), rtol=1e-4)
     assert_same(model, plain, atol=1e-6)
+
+
+EXTRAS = ("cosine", "zeros", "histogram")
+
+
+def vectors(every=1, epochs=2, layers=((0, 1), (2, 3)), momentum=0.9, x=X):
+    """Returns the gradients at each measurement, flat for each group of weights, in float64."""
+    oracle, found = Oracle(linear(None).get_weights(), 0.05, momentum), []
+    for step in range(12 * epochs):
+        batch = slice(step % 12 * 4, step % 12 * 4 + 4)
+        gradients = oracle.gradients(x[batch], Y[batch])
+        oracle.update(gradients)
+        if step % every == 0:
+            found.append([np.concatenate([gradients[i].ravel() for i in g]) for g in layers])
+    return found
+
+
+def cosines(found):
+    pairs = itertools.pairwise(found)
+    units = [[(a @ b) / np.sqrt(a @ a * (b @ b)) for a, b in zip(*p, strict=True)] for p in pairs]
+    return np.array([[np.nan] * len(found[0]), *units])
+
+
+@pytest.mark.parametrize("case", ["plain", "executions", "graph"])
+def test_cosines_zeros_and_histograms(case):
+    if BACKEND == "torch" and case != "plain":
+        pytest.skip("one step at a time, and no graph")
+    settings = {"executions": {"steps_per_execution": 4}, "graph": {"jit_compile": False}}
+    x = np.where(np.arange(4) == 1, 0, X).astype("float32")  # a column of inputs, always 0
+    monitor = GradientMonitor(every=2, measure=EXTRAS)
+    fit(linear(K.SGD(0.05, momentum=0.9), **settings.get(case, {})), monitor, x=x)
+    found = vectors(every=2, x=x)
+    assert monitor.columns[3:] == ("cosine", "zero_share", "non_finite_share")
+    np.testing.assert_allclose(monitor.column("cosine"), cosines(found), atol=2e-5)
+    expected = [[np.mean(g == 0) for g in row] for row in found]
+    assert expected[0][0] == 3 / 15
+    np.testing.assert_allclose(monitor.column("zero_share"), expected, atol=1e-6)
+    assert (monitor.column("non_finite_share") == 0).all()
+    ends = [0, *monitor.edges, np.inf]
+    counts = [[np.histogram(np.abs(g), ends)[0] for g in row] for row in found]
+    assert np.abs(monitor.histograms - counts).sum() <= 2, "an entry beside an edge"
+    np.testing.assert_array_equal(monitor.histograms.sum(-1), [[15, 8]] * 12)
+    again = GradientMonitor(every=2, measure=EXTRAS)
+    again.load_state(json.loads(json.dumps(monitor.state())))
+    np.testing.assert_array_equal(again.histograms, monitor.histograms)
+
+
+def test_each_variable_for_itself():
+    monitor = GradientMonitor(every=3, per="variable", measure=["cosine"])
+    fit(linear(K.SGD(0.05, momentum=0.9)), monitor)
+    assert monitor.layers == ["first/kernel", "first/bias", "second/kernel", "second/bias"]
+    found = vectors(every=3, layers=((0,), (1,), (2,), (3,)))
+    expected = [[np.linalg.norm(g) for g in row] for row in found]
+    np.testing.assert_allclose(monitor.gradient_norms, expected, rtol=2e-5)
+    np.testing.assert_allclose(monitor.column("cosine"), cosines(found), atol=2e-5)
+
+
+@pytest.mark.parametrize("case", ["accumulating", "ours accumulating", "multi", "scaled"])
+def test_extras_of_what_an_update_sees(case):
+    plain, model = linear(OPTIMIZERS[case]()), linear(OPTIMIZERS[case]())
+    monitor = GradientMonitor(every=1, measure=EXTRAS)
+    fit(plain)
+    fit(model, monitor)
+    assert_same(model, plain, atol=1e-6)
+    assert len(monitor.steps) == (6 if "accumulating" in case else 24)
+    known = monitor.column("cosine")
+    assert np.isnan(known[0]).all() and (np.abs(known[1:]) <= 1 + 1e-6).all()
+
+
+def test_noise_scale():
+    """Against the exact covariance of the gradient over batches, at weights that stay."""
+    keras.utils.set_random_seed(3)
+    n, batch = 4096, 8
+    x = np.random.default_rng(1).normal(size=(n, 4)).astype("float32")
+    y = (x @ np.ones((4, 1)) + np.random.default_rng(2).normal(size=(n, 1))).astype("float32")
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1, use_bias=False)])
+    model.compile(K.SGD(0.0), "mse")
+    model.set_weights([np.full((4, 1), 0.3, "float32")])
+    monitor = GradientMonitor(every=1, measure=["cosine"])
+    fit(model, monitor, x=x, y=y, batch_size=batch, epochs=1)
+    each = 2 * x * (0.3 * x.sum(1, keepdims=True) - y)
+    means = each.reshape(-1, batch, 4).mean(1).astype("float64")
+    before, after = means[:-1], means[1:]
+    products = (before * after).sum(1)
+    squares = (np.square(before).sum(1) + np.square(after).sum(1)) / 2
+    exact = (squares - products).mean() / products.mean()
+    np.testing.assert_allclose(monitor.noise_scale(), exact, rtol=1e-3)
+    covariance = np.cov(each.astype("float64"), rowvar=False)
+    truth = np.trace(covariance) / np.square(each.mean(0)).sum() / batch
+    np.testing.assert_allclose(monitor.noise_scale(), truth, rtol=0.1)
+    assert monitor.noise_scale(layer=monitor.layers[0]) == monitor.noise_scale()
+    late = (squares - products)[-50:].mean() / products[-50:].mean()
+    np.testing.assert_allclose(monitor.noise_scale(last=50), late, rtol=1e-3)
+    with pytest.raises(ValueError, match=r'Make it with measure=\["cosine"\]'):
+        GradientMonitor().noise_scale()
+    with pytest.raises(ValueError, match="`layer` must be one of"):
+        monitor.noise_scale(layer="none")
+
+
+def test_non_finite_entries_are_counted():
+    bad = X.copy()
+    bad[8 * 4, 0] = np.inf
+    monitor = GradientMonitor(every=8, measure=EXTRAS, per="variable")
+    with pytest.warns(UserWarning, match="non-finite"):
+        fit(rescaled(1.0), monitor, x=bad, epochs=1)
+    share = monitor.column("non_finite_share")
+    assert (share[0] == 0).all() and share[1, 0] > 0
+    np.testing.assert_array_equal(monitor.histograms.sum(-1)[1], [12, 3, 6, 2])
+    assert monitor.histograms[1, 0, -1] == round(share[1, 0] * 12)
+
+
+def test_sink_and_plot(tmp_path):
+    seen, path = [], tmp_path / "g.csv"
+    monitor = GradientMonitor(
+        every=5, csv=path, measure=EXTRAS, sink=lambda *given: seen.append(given)
+    )
+    with pytest.raises(ValueError, match="there are none yet"):
+        monitor.plot()
+    fit(linear(K.SGD(0.05)), monitor)
+    assert [step for step, _ in seen] == monitor.steps
+    layers = seen[1][1]
+    assert layers["second"]["gradient_norm"] == monitor.gradient_norms[1, 1]
+    np.testing.assert_array_equal(layers["first"]["histogram"], monitor.histograms[1, 0])
+    assert path.read_text().splitlines()[0].endswith("cosine,zero_share,non_finite_share")
+    import matplotlib.pyplot as plt
+
+    for name in monitor.columns:
+        axes = monitor.plot(name, plt.figure().gca())
+        shown = axes.images[0].get_array()
+        assert shown.shape == (2, 5)
+        expected = monitor.column(name)[3, 1]
+        expected = np.log10(expected) if name.endswith(("norm", "ratio")) else expected
+        assert shown[1, 3] == expected
+        assert [label.get_text() for label in axes.get_yticklabels()] == monitor.layers
+        plt.close()
+    with pytest.raises(ValueError, match="`name` must be one of 'gradient_norm'"):
+        monitor.plot("loss")
+
+
+def test_histograms_for_tensorboard(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing import event_accumulator
+
+    monitor = GradientMonitor(every=6, tensorboard=tmp_path, measure=["histogram"])
+    fit(linear(K.SGD(0.05)), monitor)
+    events = event_accumulator.EventAccumulator(str(tmp_path), {"tensors": 0, "histograms": 0})
+    events.Reload()
+    found = events.Histograms("gradient_log10/first")
+    assert [event.step for event in found] == monitor.steps
+    bars = found[1].histogram_value
+    assert bars.num == 15
+    np.testing.assert_array_equal(bars.bucket, monitor.histograms[1, 0])
+    np.testing.assert_allclose(bars.bucket_limit[:-1], np.log10(monitor.edges))
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "error", "message"),
+    [
+        ({"per": "weight"}, ValueError, "`per` must be one of 'layer', 'variable'"),
+        ({"measure": "cosine"}, TypeError, "`measure` must be a list of some of"),
+        ({"measure": ["angle"]}, ValueError, "`measure` must be one of 'cosine', 'zeros'"),
+        ({"sink": "a.csv"}, TypeError, "`sink` must be None or a function of a step and a dict"),
+    ],
+)
+def test_bad_extras(kwargs, error, message):
+    with pytest.raises(error, match=message):
+        GradientMonitor(**kwargs)
+
+
+def test_a_state_of_other_columns_is_refused():
+    monitor = GradientMonitor(every=6)
+    fit(linear(K.SGD(0.05)), monitor)
+    with pytest.raises(ValueError, match=r"which measures the same: .*cosine. Received: lines of"):
+        GradientMonitor(measure=["cosine"]).load_state(monitor.state())

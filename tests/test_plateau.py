@@ -320,3 +320,30 @@ def test_config():
 def test_bad_arguments(kwargs, message):
     with pytest.raises((TypeError, ValueError), match=message):
         Plateau(**kwargs)
+
+
+def test_keras_forgets_when_restarted_and_freezes_on_nan():
+    class KerasToo(keras.callbacks.ReduceLROnPlateau):
+        reductions = 0
+
+        def on_epoch_end(self, epoch, logs=None):
+            before = rate(self.model.optimizer)
+            super().on_epoch_end(epoch, logs)
+            self.reductions += rate(self.model.optimizer) < before
+
+    series = [0.5, 1.0, 1.0, 1.0, 1.0]
+    theirs, model = KerasToo(patience=3), compiled(K.SGD(1.0))
+    fit(model, theirs, series, end=3)
+    fit(model, theirs, series, start=3)
+    ours, model = Plateau(patience=3), compiled(K.SGD(1.0))
+    fit(model, ours, series, end=3)
+    again = Plateau(patience=3)
+    again.load_state(json.loads(json.dumps(ours.state())))
+    fit(model, again, series, start=3)
+    assert (again.reductions, theirs.reductions) == (1, 0)
+
+    improving = [math.nan, 3.0, 2.0, 1.0, 0.5]
+    theirs, ours = KerasToo(patience=3), Plateau(patience=3)
+    fit(compiled(K.SGD(1.0)), theirs, improving)
+    fit(compiled(K.SGD(1.0)), ours, improving)
+    assert (ours.reductions, theirs.reductions) == (0, 1)

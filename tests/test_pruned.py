@@ -309,7 +309,7 @@ def test_models_that_cannot_be_pruned(function):
     foreign = type("Model", (), {"__module__": "tf_keras.src.engine.training"})()
     with pytest.raises(TypeError, match="of tf_keras"):
         function(foreign)
-    with pytest.raises(TypeError, match="a keras.Model"):
+    with pytest.raises(TypeError, match=r"a keras\.Model"):
         function(3)
 
 

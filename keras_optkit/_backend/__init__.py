@@ -19,12 +19,20 @@ Each module here offers the same functions:
   pure functions, the fastest way there is. If `elementwise`, the arguments are those of an
   optimizer's `update`, and each entry of the results depends on the same entry of gradient,
   weight and slots alone.
+- `random_state()`, `set_random_state(state)`: global random numbers of the framework that are
+  neither Keras' nor NumPy's; torch's, which data loaders use on every backend, are not here.
+- `shuffle_arrays(epoch_iterator, key)`: lets `fit` shuffle the arrays of a pass by the integer
+  `key()`, where else nothing would determine their order.
 - `seeded_normal(shape, seed, index, step)`: float32 standard normals, a pure function of its
   arguments.
 - `compiled(function)`: a pure function at module level, compiled once for all who ask.
 - `value_and_gradient(function, jit)`: a compiled function of the same arguments that returns the
   scalar `function(point, *arguments)` and its gradient by the tensor `point`.
+- `hessian_product(function, jit)`: a compiled function of `point, vector, *arguments` that returns
+  the Hessian of the scalar `function(point, *arguments)` by the tensor `point`, times `vector`.
+- `value(function, jit)`: `function`, compiled, without anything kept for a gradient.
 - `number(tensor)`: a scalar tensor as a Python number where steps run eagerly, else the tensor.
+- `numbers(vector)`: its entries, each as `number` would return it, fetched together.
 - `no_gradient()`: a context in which nothing is recorded for differentiation.
 - `train_step(model, ...)`: the training step of a `ModelWrapper`: that of Keras, but for the
   model's `change_gradients`.
@@ -55,12 +63,18 @@ behind: Callable[..., Any] = _framework.behind
 cond: Callable[..., Any] = _framework.cond
 dense: Callable[..., Any] = _framework.dense
 fused: Callable[..., Any] = _framework.fused
+hessian_product: Callable[..., Any] = _framework.hessian_product
 no_gradient: Callable[..., Any] = _framework.no_gradient
 number: Callable[..., Any] = _framework.number
+numbers: Callable[..., Any] = _framework.numbers
+random_state: Callable[..., Any] = _framework.random_state
 read: Callable[..., Any] = _framework.read
 replica_count: Callable[..., Any] = _framework.replica_count
 seeded_normal: Callable[..., Any] = _framework.seeded_normal
+set_random_state: Callable[..., Any] = _framework.set_random_state
+shuffle_arrays: Callable[..., Any] = _framework.shuffle_arrays
 sum_over_replicas: Callable[..., Any] = _framework.sum_over_replicas
 train_step: Callable[..., Any] = _framework.train_step
 update_each: Callable[..., Any] = _framework.update_each
+value: Callable[..., Any] = _framework.value
 value_and_gradient: Callable[..., Any] = _framework.value_and_gradient

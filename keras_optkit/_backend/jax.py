@@ -84,6 +84,10 @@ def number(tensor):
     return tensor
 
 
+def numbers(vector):
+    return [vector[i] for i in range(vector.shape[0])]
+
+
 def no_gradient():
     return contextlib.nullcontext()
 
@@ -112,6 +116,18 @@ def train_step(model, state, data):
     return logs, (trainable, non_trainable, optimizer, metrics)
 
 
+def random_state():
+    return {}
+
+
+def set_random_state(state):
+    pass
+
+
+def shuffle_arrays(epoch_iterator, key):
+    pass
+
+
 @functools.cache
 def compiled(function):
     return jax.jit(function)
@@ -120,3 +136,17 @@ def compiled(function):
 def value_and_gradient(function, jit):
     compute = jax.value_and_grad(function)
     return jax.jit(compute) if jit else compute
+
+
+def hessian_product(function, jit):
+    def product(point, vector, *arguments):
+        def gradient(point):
+            return jax.grad(function)(point, *arguments)
+
+        return jax.jvp(gradient, (point,), (vector,))[1]
+
+    return jax.jit(product) if jit else product
+
+
+def value(function, jit):
+    return jax.jit(function) if jit else function

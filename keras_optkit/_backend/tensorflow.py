@@ -6,6 +6,10 @@ import math
 
 import keras
 import tensorflow as tf
+from keras.src.backend.tensorflow import nn as keras_nn
+from keras.src.trainers.data_adapters.array_data_adapter import ArrayDataAdapter
+from tensorflow.python.eager import context
+from tensorflow.python.ops import stateful_random_ops
 
 
 def dense(gradient):
@@ -93,6 +97,10 @@ def number(tensor):
     return tensor
 
 
+def numbers(vector):
+    return [vector[i] for i in range(vector.shape[0])]
+
+
 def no_gradient():
     return contextlib.nullcontext()
 
@@ -139,6 +147,98 @@ def value_and_gradient(function, jit):
         return value, tape.gradient(value, point, unconnected_gradients=zero)
 
     return compute
+
+
+def hessian_product(function, jit):
+    zero = tf.UnconnectedGradients.ZERO
+
+    # Reverse over reverse: a `ForwardAccumulator` cannot pass the loops of recurrent layers.
+    @tf.function(jit_compile=jit, autograph=False)
+    def product(point, vector, *arguments):
+        with tf.GradientTape() as outer:
+            outer.watch(point)
+            with tf.GradientTape() as inner:
+                inner.watch(point)
+                with _moments_to_differentiate_twice():
+                    value = function(point, *arguments)
+            gradient = inner.gradient(value, point, unconnected_gradients=zero)
+            slope = tf.reduce_sum(gradient * vector)
+        return outer.gradient(slope, point, unconnected_gradients=zero)
+
+    return product
+
+
+@contextlib.contextmanager
+def _moments_to_differentiate_twice():
+    """Lets `ops.moments`, and normalization with it, have the right second derivatives.
+
+    `tf.nn.moments` stops the gradient of the mean inside of the variance: the first derivative by
+    it is 0, but the second is not.
+    """
+    original = keras_nn.moments
+
+    def moments(x, axes, keepdims=False, synchronized=False):
+        mean = tf.reduce_mean(x, axes, keepdims=True)
+        variance = tf.reduce_mean(tf.square(x - mean), axes, keepdims=keepdims)
+        return mean if keepdims else tf.squeeze(mean, axes), variance
+
+    try:
+        keras_nn.moments = moments
+        yield
+    finally:
+        keras_nn.moments = original
+
+
+def value(function, jit):
+    return tf.function(function, jit_compile=jit, autograph=False)
+
+
+def random_state():
+    generator, rng = stateful_random_ops.global_generator, _operation_seeds()
+    return {
+        "generator": None if generator is None else generator.state.numpy(),
+        "operation_seeds": None if rng is None else [rng.getstate()[0], *rng.getstate()[1:]],
+    }
+
+
+def set_random_state(state):
+    if state["generator"] is not None:
+        tf.random.get_global_generator().state.assign(state["generator"])
+    rng = _operation_seeds()
+    if rng is not None and state["operation_seeds"] is not None:
+        version, words, gauss = state["operation_seeds"]
+        rng.setstate((version, tuple(words), gauss))
+
+
+def shuffle_arrays(epoch_iterator, key):
+    adapter, strategy = epoch_iterator.data_adapter, epoch_iterator._distribute_strategy
+    shuffles = isinstance(adapter, ArrayDataAdapter) and adapter._shuffle
+    if not shuffles or context.global_seed() is not None or strategy.num_replicas_in_sync > 1:
+        return
+    with tf.device("CPU:0"):
+        number = tf.Variable(tf.constant(0, "int64"), trainable=False)
+
+    def shuffle(value, seed=None, name=None):
+        # The smallest index tells batches apart, where only batches are shuffled.
+        seed = tf.stack([tf.convert_to_tensor(number), tf.reduce_min(value)])
+        return tf.random.experimental.stateless_shuffle(value, seed)  # pyright: ignore[reportAttributeAccessIssue]
+
+    plain, tf.random.shuffle = tf.random.shuffle, shuffle
+    try:
+        dataset = strategy.experimental_distribute_dataset(adapter.get_tf_dataset())
+    finally:
+        tf.random.shuffle = plain
+
+    def get_iterator():
+        number.assign(key())
+        return dataset
+
+    epoch_iterator._distributed_dataset, epoch_iterator._get_iterator = dataset, get_iterator
+
+
+def _operation_seeds():
+    """Returns the generator of the seeds of eager operations, if there is a global seed."""
+    return getattr(context.context(), "_rng", None)
 
 
 def _replica_context():

@@ -5,6 +5,8 @@ import functools
 import keras
 import torch
 from keras.src.backend.torch.core import get_device
+from torch.backends import cudnn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
 def dense(gradient):
@@ -51,7 +53,7 @@ def update_each(jobs, elementwise=False):
         tensors = gradient, weight, *slots
         if all(t.dtype == weight.dtype and t.is_contiguous() for t in tensors):
             flat = [t.view(-1) for t in tensors]
-            together = function, weight.dtype, weight.device, *map(id, rest)
+            together = function, weight.dtype, weight.device, id(step), *map(id, rest)
             groups.setdefault(together, ((function, step, rest), []))[1].append(flat)
             results.append((weight, slots))  # into which the new values are written
         else:  # half precision, computed in float32
@@ -108,6 +110,10 @@ def number(tensor):
     return tensor.item()
 
 
+def numbers(vector):
+    return vector.tolist()
+
+
 def no_gradient():
     return torch.no_grad()
 
@@ -139,6 +145,18 @@ def train_step(model, data):
     return model.compute_metrics(x, y, y_pred, sample_weight)
 
 
+def random_state():
+    return {}
+
+
+def set_random_state(state):
+    pass
+
+
+def shuffle_arrays(epoch_iterator, key):
+    pass
+
+
 @functools.cache
 def compiled(function):
     return torch.no_grad()(function)
@@ -152,3 +170,25 @@ def value_and_gradient(function, jit):
         return value.detach(), gradient
 
     return compute
+
+
+def hessian_product(function, jit):
+    def product(point, vector, *arguments):
+        point = point.detach().requires_grad_()
+        # Neither fused attention nor cuDNN's recurrent kernels can be differentiated twice.
+        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), cudnn.flags(enabled=False):
+            value = function(point, *arguments)
+            (gradient,) = torch.autograd.grad(
+                value, point, create_graph=True, materialize_grads=True
+            )
+            slope = torch.sum(gradient * vector)
+            if not slope.requires_grad:  # the function is linear
+                return torch.zeros_like(point)
+            (result,) = torch.autograd.grad(slope, point, materialize_grads=True)
+        return result
+
+    return product
+
+
+def value(function, jit):
+    return torch.no_grad()(function)

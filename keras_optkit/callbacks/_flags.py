@@ -50,7 +50,7 @@ class Watch:
     def check(self, step: int, layers: Sequence[str], values: np.ndarray) -> list[Flag]:
         """Returns the flags that a measurement raises for the first time."""
         norms = values[:, 0].tolist()
-        finite = [_finite(*line) for line in values.tolist()]
+        finite = [_finite(*line) for line in values[:, :3].tolist()]
         largest = max(range(len(norms)), key=lambda i: norms[i] if finite[i] else -1.0)
         new = []
         for layer, norm, fine in zip(layers, norms, finite, strict=True):
@@ -79,14 +79,3 @@ class Watch:
 def _finite(gradient_norm: float, weight_norm: float, update_ratio: float) -> bool:
     defined = (gradient_norm, weight_norm, update_ratio if weight_norm else 0.0)
     return all(map(math.isfinite, defined))
-
-
-def messages(flags: Sequence[Flag]) -> list[str]:
-    """Returns a message for each kind of flag, which names all layers."""
-    kinds: dict[Kind, list[Flag]] = {}
-    for flag in flags:
-        kinds.setdefault(flag.kind, []).append(flag)
-    return [
-        first.message + (f". Likewise: {', '.join(f.layer for f in rest)}" if rest else "")
-        for first, *rest in kinds.values()
-    ]

@@ -50,11 +50,12 @@ class Instrument:
             model.train_function = found = cls(model)
         return found
 
-    def measure(self, every: int) -> Measured:
+    def measure(self, every: int, **what) -> Measured:
         """Returns an optimizer, now part of the step, that measures every so many updates."""
-        rows = -(-self.model.steps_per_execution // every)
+        batches = self.model.steps_per_execution
+        always = self._alternates and batches == 1
         with self._scope():
-            measured = Measured(self._outermost, every, rows)
+            measured = Measured(self._outermost, every, -(-batches // every), always, **what)
             if self._place.user.built:
                 measured.build(list(self._place.user._trainable_variables))
         self._outermost, self._function = measured, None

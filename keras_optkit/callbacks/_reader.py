@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_optkit.callbacks._instrument import Instrument
 
-Measurement = tuple[int, list[str], np.ndarray]
+Measurement = tuple[int, list[str], np.ndarray, np.ndarray | None]
 
 
 class Reader:
@@ -18,9 +18,9 @@ class Reader:
     it may happen in another, since Keras may call `on_train_batch_end` there.
     """
 
-    def __init__(self, instrument: Instrument, every: int):
+    def __init__(self, instrument: Instrument, every: int, **what):
         self.instrument = instrument
-        self.measured = instrument.measure(every)
+        self.measured = instrument.measure(every, **what)
         self.batches = 0
         self.lock = threading.Lock()
         self._announced = -1
@@ -51,17 +51,20 @@ class Reader:
         self._wait -= batches
         if self._wait > 0 or not measured.built:
             return
-        count = int(self.instrument.numpy(measured._count))
+        store, fetch = measured.store, self.instrument.numpy
+        count = int(fetch(store.count))
         if count == self._seen:  # a skipped step, or a short last call of an epoch
             return
-        steps = self.instrument.numpy(measured._steps)
-        results = self.instrument.numpy(measured._results)
+        steps, results = fetch(store.steps), fetch(store.results)
+        counted = "histogram" in measured.measure
+        histograms = fetch(store.histograms) if counted else None
         for n in range(max(self._seen, count - measured.rows), count):
             row = n % measured.rows
             norms = results[row].astype("float64")
             with np.errstate(divide="ignore", invalid="ignore"):
                 norms[:, 2] = np.where(norms[:, 1] == 0, np.nan, norms[:, 2] / norms[:, 1])
-            self._fetched.append((int(steps[row]), self._layers(), norms))
+            counts = None if histograms is None else histograms[row]
+            self._fetched.append((int(steps[row]), self._layers(), norms, counts))
         self._seen = count
         # It may have been any but the last of the batches of this call.
         self._wait = measured.every * measured.period - (batches - 1)

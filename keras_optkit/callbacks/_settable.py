@@ -19,7 +19,7 @@ def settable(model: keras.Model, callback: str) -> list[keras.optimizers.Optimiz
             f"{callback} sets the learning rate of `model.optimizer`, and there is none. Call "
             f"`model.compile(optimizer=..., loss=...)` before `fit`. Received: model={model}"
         )
-    found = _leaves(optimizer)
+    found = leaves(optimizer)
     for leaf in found:
         if not isinstance(leaf.learning_rate, keras.Variable):
             raise ValueError(
@@ -42,11 +42,11 @@ def rates_of(optimizers: list[keras.optimizers.Optimizer]) -> dict[str, float]:
     return {f"learning_rate_{optimizer.name}": rate_of(optimizer) for optimizer in optimizers}
 
 
-def _leaves(optimizer) -> list[keras.optimizers.Optimizer]:
+def leaves(optimizer) -> list[keras.optimizers.Optimizer]:
     """Returns the optimizers at the end of all wrappers."""
     inner = getattr(optimizer, "inner_optimizer", None)
     if inner is not None:
-        return _leaves(inner)
+        return leaves(inner)
     if hasattr(optimizer, "optimizers"):  # a MultiOptimizer, which has no learning rate
-        return [leaf for part in optimizer.optimizers for leaf in _leaves(part)]
+        return [leaf for part in optimizer.optimizers for leaf in leaves(part)]
     return [optimizer]

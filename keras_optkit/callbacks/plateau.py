@@ -1,6 +1,5 @@
 """Lower learning rates when a metric stops improving."""
 
-import math
 import warnings
 import weakref
 from typing import Any, Literal
@@ -10,13 +9,14 @@ import numpy as np
 
 from keras_optkit import _check
 from keras_optkit._registry import register
-from keras_optkit.callbacks._base import Callback
 from keras_optkit.callbacks._direction import direction
+from keras_optkit.callbacks._metric import improves
 from keras_optkit.callbacks._settable import rate_of, rates_of, settable
+from keras_optkit.callbacks._speaking import Speaking
 
 
 @register
-class Plateau(Callback):
+class Plateau(Speaking):
     """Lowers the learning rate when a metric has stopped improving, and goes on after a restart.
 
     For training whose length is not known: stay at a rate while it helps, then take smaller
@@ -31,7 +31,8 @@ class Plateau(Callback):
     A metric that is not finite is no improvement, and never becomes `best`. The rate is set at the
     ends of epochs only, on the optimizer inside of wrappers, on each of a `MultiOptimizer`, and
     is saved with it; `state` holds the rest. The History gets the epoch's `learning_rate`.
-    Another `fit` goes on where this one stops; another model begins anew.
+    Another `fit` goes on where this one stops; another model begins anew. It is also exported as
+    `ReduceLROnPlateau`, the name of Keras' callback for this.
 
     Args:
         monitor: Name of the metric, as in the History.
@@ -100,6 +101,7 @@ class Plateau(Callback):
         self._of: weakref.ref | None = None
 
     def on_train_begin(self, logs=None):
+        super().on_train_begin(logs)
         settable(self.model, "Plateau")
         if self._of is not None and self._of() is not self.model:
             self._restart()
@@ -133,10 +135,7 @@ class Plateau(Callback):
             self.wait = 0
 
     def _improves(self, value: float) -> bool:
-        if self.best is None or not math.isfinite(value):
-            return math.isfinite(value)
-        unit = abs(self.best) if self.relative else 1.0
-        return self._sign * (value - self.best) > self.min_delta * unit
+        return improves(value, self.best, self._sign, self.min_delta, self.relative)
 
     def _reduce(self, epoch: int, optimizers: list[keras.optimizers.Optimizer]) -> None:
         self.wait, self.cooldown_left = 0, self.cooldown
@@ -148,7 +147,9 @@ class Plateau(Callback):
                 optimizer.learning_rate = new
                 reduced = True
                 if self.verbose:
-                    print(f"Epoch {epoch + 1}: learning rate lowered from {old:.4g} to {new:.4g}")
+                    self.say(
+                        f"Epoch {epoch + 1}: learning rate lowered from {old:.4g} to {new:.4g}"
+                    )
         self.reductions += reduced
 
     def _restart(self) -> None:

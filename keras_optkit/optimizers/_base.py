@@ -13,6 +13,7 @@ from keras_optkit._config import parameters
 from keras_optkit.optimizers import _arguments
 from keras_optkit.optimizers._arguments import LearningRate, ScheduleUnit
 from keras_optkit.optimizers._grouped import Grouped
+from keras_optkit.optimizers._pace import Pace, held
 from keras_optkit.optimizers._policies import Policies
 from keras_optkit.optimizers._rule import Rule
 from keras_optkit.optimizers._slots import add_slot, copy, read, working_dtype
@@ -143,48 +144,58 @@ class Optimizer(Rule, Grouped):
         rate = ops.cast(self.learning_rate, "float32")
         step = ops.cast(self.iterations + 1, "float32")
         policies = [self._policies.of(self._get_variable_index(v)) for v in variables]
-        moving = [n for n, policy in enumerate(policies) if not policy.frozen]
+        own = self._paces(variables)
+        moving = [n for n, p in enumerate(policies) if not p.frozen and not (own and own[n].rests)]
         gradients, variables = [gradients[n] for n in moving], [variables[n] for n in moving]
 
-        def move(gradients, step, rate, decay):
+        def move(gradients, step, rate, decay, own):
+            paces = [Pace(*pair) for pair in own] if own else [Pace(step)] * len(variables)
+            gradients = held(gradients, [ops.zeros_like(g) for g in gradients], paces)
             for transform in (*self.gradient_transforms, *self._clips()):
                 gradients = transform(gradients, variables, step)
-            self._move(gradients, variables, step, rate, decay)
+            self._move(gradients, variables, step, rate, decay, paces)
 
-        _backend.fused(move, gradients, step, rate, decay)
+        _backend.fused(move, gradients, step, rate, decay, own and [tuple(own[n]) for n in moving])
+        self._count()
 
-    def _move(self, gradients, variables, step, learning_rate, decay):
+    def _move(self, gradients, variables, step, learning_rate, decay, paces):
         """Moves `variables` by gradients that are transformed."""
         indices = [self._get_variable_index(v) for v in variables]
         policies = [self._policies.of(i) for i in indices]
         # One tensor for each setting, by which the backends tell what goes together.
-        rates = {m: learning_rate * m for m in {p.lr_multiplier for p in policies}}
+        pairs = zip(policies, paces, strict=True)
+        multipliers = [policy.lr_multiplier * pace.factor for policy, pace in pairs]
+        keys = [m if isinstance(m, float) else id(m) for m in multipliers]
+        rates = {key: learning_rate * m for key, m in zip(keys, multipliers, strict=True)}
         decays = {d: _scalar(d) for d in {p.weight_decay for p in policies}} | {None: decay}
         weights = [read(v) for v in variables]
         slots = [tuple(read(slot) for slot in self._slots[i]) for i in indices]
-        shared = self.factors(step)
-        shared += self._prepare(gradients, weights, step, slots, learning_rate)
+        factors = {id(pace.step): self.factors(pace.step) for pace in paces}
+        shared = self._prepare(gradients, weights, step, slots, learning_rate)
         rules = {rule: functools.partial(_call, rule) for rule in dict.fromkeys(self._rules)}
         jobs = [
             (
                 rules[self._rules[i]],
-                (g, w, step, s, rates[p.lr_multiplier], decays[p.weight_decay], *shared),
+                (g, w, t, s, rates[key], decays[p.weight_decay], *factors[id(t)], *shared),
             )
-            for i, g, w, s, p in zip(indices, gradients, weights, slots, policies, strict=True)
+            for i, g, w, s, p, key, (t, _) in zip(
+                indices, gradients, weights, slots, policies, keys, paces, strict=True
+            )
         ]
         moved = _backend.update_each(jobs, self.runs_by_entry())
-        weights = [
+        new = [
             weight if variable.constraint is None else variable.constraint(weight)
             for variable, (weight, _) in zip(variables, moved, strict=True)
         ]
+        new = held(new, weights, paces)
         if self.use_ema:
-            weights = self._average(weights, indices)
-        slots = [
+            new = held(self._average(new, indices), weights, paces)
+        pairs = [
             pair
-            for i, (_, new) in zip(indices, moved, strict=True)
-            for pair in zip(self._slots[i], new, strict=True)
+            for i, (_, now), kept, pace in zip(indices, moved, slots, paces, strict=True)
+            for pair in zip(self._slots[i], held(now, kept, [pace] * len(kept)), strict=True)
         ]
-        _backend.assign([*variables, *(s for s, _ in slots)], [*weights, *(n for _, n in slots)])
+        _backend.assign([*variables, *(s for s, _ in pairs)], [*new, *(n for _, n in pairs)])
 
     def _prepare(self, gradients, weights, step, slots, learning_rate) -> tuple:
         """Moves the scalars, and returns what all weights share."""

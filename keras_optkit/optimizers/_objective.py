@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops, tree
 
 from keras_optkit import _backend, _check
+from keras_optkit.optimizers._precision import full_precision
 from keras_optkit.optimizers._problem import seeded_layers
 
 
@@ -25,12 +26,14 @@ class Objective:
         self.random: list[str] = []  # layers that drew random numbers
         self._dtype = np.result_type(*(np.dtype(v.dtype) for v in self.variables)).name
         self._ends = np.cumsum([int(np.prod(v.shape)) for v in self.variables])
-        self._state = [ops.copy(ops.convert_to_tensor(v)) for v in self.others]
+        self.refresh()
         self._numbers = _backend.compiled(_numbers)
         self._move = _backend.compiled(_moved)
         self._products = _backend.compiled(_products)
         jit = not model.run_eagerly and model.jit_compile
         self._compiled = _backend.value_and_gradient(self._value, jit)
+        self._value_only = _backend.value(self._value, jit)
+        self._hessian = _backend.hessian_product(self._value, jit)
         data = tree.map_structure(_array, (x, y, sample_weight))
         self._samples = samples = len(tree.flatten(data)[0])
         size = min(batch_size or samples, samples)
@@ -56,6 +59,20 @@ class Objective:
         numbers = ops.convert_to_numpy(self._numbers(value, gradient, direction))
         loss, slope, norm = numbers.tolist()
         return loss, gradient, slope, norm
+
+    def value(self, x, state=None) -> float:
+        """Returns the loss alone, with other values of `others` if `state` holds them."""
+        state = self._state if state is None else state
+        return float(sum(share * self._value_only(x, state, c) for share, c in self._chunks))
+
+    def product(self, x, vector):
+        """Returns the Hessian of the loss at `x`, times `vector`."""
+        parts = [share * self._hessian(x, vector, self._state, c) for share, c in self._chunks]
+        return sum(parts[1:], parts[0])
+
+    def refresh(self) -> None:
+        """Takes up the present values of what the loss reads beside trainable weights."""
+        self._state = [ops.copy(ops.convert_to_tensor(v)) for v in self.others]
 
     def move(self, x, direction, step: float):
         """Returns `x + step * direction`."""
@@ -90,13 +107,15 @@ class Objective:
 
     def _value(self, x_flat, state, data):
         x, y, sample_weight = data
-        parts = ops.split(x_flat, [int(i) for i in self._ends[:-1]])
+        starts = [0, *self._ends[:-1]]  # not `ops.split`, which on torch cannot make one part
+        parts = [x_flat[int(i) : int(j)] for i, j in zip(starts, self._ends, strict=True)]
         values = [ops.reshape(p, v.shape) for p, v in zip(parts, self.variables, strict=True)]
         mapping = [
             *zip(self.variables, values, strict=True),
             *zip(self.others, state, strict=True),
         ]
-        with keras.StatelessScope(mapping, collect_losses=True) as scope:
+        scoped = keras.StatelessScope(mapping, collect_losses=True)
+        with full_precision(self.model), scoped as scope:
             before = [scope.get_current_value(v) for v in self.others]
             training: dict[str, Any] = {"training": self.training}
             y_pred = self.model(x, **_known(self.model.call, training))

@@ -6,10 +6,30 @@ import keras
 from keras import tree
 
 from keras_optkit import _check
+from keras_optkit.optimizers._precision import HALF, half_layers
 
 
 def check_model(model, loss) -> None:
     """Refuses a model that has nothing to minimize, or that the methods cannot."""
+    check_loss(model, loss)
+    low = [v.path for v in model.trainable_variables if v.dtype in HALF]
+    low += [layer.name for layer in half_layers(model)]
+    if low:
+        raise ValueError(
+            "A line search needs the digits of float32; half precision has three. Make the model "
+            'under `keras.config.set_dtype_policy("float32")` and copy its weights. Received: '
+            f"half precision in {', '.join(low[:8])}"
+        )
+    bound = [v.path for v in model.trainable_variables if v.constraint is not None]
+    if bound:
+        raise ValueError(
+            "The methods of `minimize` know no constraints; remove them, or train with `fit`. "
+            f"Received: constraints on {', '.join(bound[:8])}"
+        )
+
+
+def check_loss(model, loss, purpose: str = "to minimize") -> None:
+    """Refuses a model without weights to train, or without a loss."""
     _check.instance("model", model, keras.Model, "a keras.Model")
     if not model.built:
         raise ValueError(
@@ -24,28 +44,13 @@ def check_model(model, loss) -> None:
     own = type(model).compute_loss is not keras.Model.compute_loss
     if loss is None and not own and getattr(model, "loss", None) is None:
         raise ValueError(
-            "There is no loss to minimize: call `model.compile(loss=...)` or give `loss`. "
+            f"There is no loss {purpose}: call `model.compile(loss=...)` or give `loss`. "
             f"Received: loss=None, and model={model.name!r} without a compiled loss"
         )
     if isinstance(loss, (list, tuple, dict)):
         raise TypeError(
             "`loss` must be one loss; for several outputs use `model.compile(loss=[...])`. "
             f"{_check.received('loss', loss)}"
-        )
-    half = ("float16", "bfloat16")
-    low = [v.path for v in model.trainable_variables if v.dtype in half]
-    low += [layer.name for layer in model._flatten_layers() if layer.compute_dtype in half]
-    if low:
-        raise ValueError(
-            "A line search needs the digits of float32; half precision has three. Make the model "
-            'under `keras.config.set_dtype_policy("float32")` and copy its weights. Received: '
-            f"half precision in {', '.join(low[:8])}"
-        )
-    bound = [v.path for v in model.trainable_variables if v.constraint is not None]
-    if bound:
-        raise ValueError(
-            "The methods of `minimize` know no constraints; remove them, or train with `fit`. "
-            f"Received: constraints on {', '.join(bound[:8])}"
         )
 
 

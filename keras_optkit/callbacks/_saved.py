@@ -1,0 +1,34 @@
+"""What a checkpoint says, in its two files beside the weights."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_optkit.callbacks._plain import pack, unpack
+
+FORMAT = 1
+STATE, ARRAYS = "state.json", "arrays.npz"
+
+
+def write(directory: Path, state: dict[str, Any]) -> None:
+    """Writes `state`, plain data with NumPy arrays in it."""
+    arrays: dict[str, np.ndarray] = {}
+    plain = {key: pack(value, arrays, key) for key, value in state.items()}
+    (directory / STATE).write_text(json.dumps({"format": FORMAT} | plain))
+    with (directory / ARRAYS).open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+
+
+def read(directory: Path) -> dict[str, Any]:
+    """Returns what `write` has written."""
+    plain = json.loads((directory / STATE).read_text())
+    if plain["format"] != FORMAT:
+        raise ValueError(
+            f"The checkpoint {directory} has format {plain['format']}, and this version of "
+            f"keras_optkit reads format {FORMAT}. Use the version that wrote it."
+        )
+    with np.load(directory / ARRAYS, allow_pickle=False) as file:
+        arrays = {key: file[key] for key in file.files}
+    return unpack(plain, arrays)
