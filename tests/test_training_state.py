@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 import keras_optkit as ko
-from keras_optkit.callbacks import TrainingState, _plain, _random_state
+from keras_optkit.callbacks import TrainingState, _plain
+from keras_optkit.diagnostics import _random_state
 
 BACKEND = keras.backend.backend()
 X = np.random.RandomState(0).normal(size=(22, 3)).astype("float32")

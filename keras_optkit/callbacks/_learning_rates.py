@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_optkit.callbacks._settable import leaves
+from keras_optkit.optimizers._inside import leaves
 
 
 class Rates:

@@ -11,7 +11,7 @@ from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
 from keras.src.trainers.data_adapters.torch_data_loader_adapter import TorchDataLoaderAdapter
 
 from keras_optkit import _backend
-from keras_optkit.callbacks import _random_state
+from keras_optkit.diagnostics import _random_state
 
 
 class Position:

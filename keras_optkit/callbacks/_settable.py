@@ -2,6 +2,8 @@
 
 import keras
 
+from keras_optkit.optimizers._inside import leaves
+
 
 def settable(model: keras.Model, callback: str) -> list[keras.optimizers.Optimizer]:
     """Returns the model's optimizer, or those inside of it, that hold a learning rate.
@@ -40,13 +42,3 @@ def rates_of(optimizers: list[keras.optimizers.Optimizer]) -> dict[str, float]:
     if len(optimizers) == 1:
         return {"learning_rate": rate_of(optimizers[0])}
     return {f"learning_rate_{optimizer.name}": rate_of(optimizer) for optimizer in optimizers}
-
-
-def leaves(optimizer) -> list[keras.optimizers.Optimizer]:
-    """Returns the optimizers at the end of all wrappers."""
-    inner = getattr(optimizer, "inner_optimizer", None)
-    if inner is not None:
-        return leaves(inner)
-    if hasattr(optimizer, "optimizers"):  # a MultiOptimizer, which has no learning rate
-        return [leaf for part in optimizer.optimizers for leaf in leaves(part)]
-    return [optimizer]

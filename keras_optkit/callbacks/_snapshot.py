@@ -1,6 +1,5 @@
 """Weights, and the state of an optimizer, as they once were."""
 
-from collections.abc import Iterator
 from typing import Any, Literal
 
 import keras
@@ -9,6 +8,7 @@ from keras import ops
 
 from keras_optkit import _backend
 from keras_optkit.optimizers._evaluated import Evaluated
+from keras_optkit.optimizers._inside import chain
 from keras_optkit.optimizers._slots import read
 
 
@@ -68,16 +68,7 @@ def _variables(model: keras.Model, kind: str) -> list:
 
 
 def _averaging(model: keras.Model) -> list[Evaluated]:
-    return [o for o in _inside(getattr(model, "optimizer", None)) if isinstance(o, Evaluated)]
-
-
-def _inside(optimizer) -> Iterator:
-    """Yields an optimizer and all that it holds."""
-    yield optimizer
-    held = [getattr(optimizer, "inner_optimizer", None), *getattr(optimizer, "optimizers", ())]
-    for inner in held:
-        if inner is not None:
-            yield from _inside(inner)
+    return [o for o in chain(getattr(model, "optimizer", None)) if isinstance(o, Evaluated)]
 
 
 def _plain(array: np.ndarray) -> np.ndarray:

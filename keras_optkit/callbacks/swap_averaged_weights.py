@@ -1,11 +1,10 @@
 """Evaluating at averaged weights."""
 
-from collections.abc import Iterator
-
 from keras_optkit import _check
 from keras_optkit._registry import register
 from keras_optkit.callbacks._base import Callback
 from keras_optkit.optimizers._evaluated import Evaluated
+from keras_optkit.optimizers._inside import chain
 
 
 @register
@@ -77,7 +76,7 @@ class SwapAveragedWeights(Callback):
 
     def _optimizers(self) -> list[Evaluated]:
         optimizer = getattr(self.model, "optimizer", None)
-        found = [o for o in _inside(optimizer) if isinstance(o, Evaluated)]
+        found = [o for o in chain(optimizer) if isinstance(o, Evaluated)]
         if not found:
             raise ValueError(
                 "SwapAveragedWeights needs an optimizer that keeps weights to evaluate beside "
@@ -86,12 +85,3 @@ class SwapAveragedWeights(Callback):
                 f"{_check.received('optimizer', optimizer)}"
             )
         return found
-
-
-def _inside(optimizer) -> Iterator:
-    """Yields an optimizer and all that it holds."""
-    yield optimizer
-    held = [getattr(optimizer, "inner_optimizer", None), *getattr(optimizer, "optimizers", ())]
-    for inner in held:
-        if inner is not None:
-            yield from _inside(inner)

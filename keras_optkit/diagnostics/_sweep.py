@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from keras_optkit.diagnostics._learning_rate_range import smooth
+from keras_optkit.optimizers._inside import chain, leaves
 from keras_optkit.optimizers._slots import read
 
 
@@ -39,7 +40,7 @@ class Sweep(keras.callbacks.Callback):
         super().__init__()
         self.rates, self.smoothing, self.diverge, self._told = rates, smoothing, diverge, told
         self._trained = model
-        self._leaves = leaves(model.optimizer)
+        self._leaves = [leaf for leaf in leaves(model.optimizer) if leaf.built]
         self._first = self._leaves[0]
         self._start = [self._updates_of(leaf) for leaf in self._leaves]
         base = [float(ops.convert_to_numpy(read(leaf.learning_rate))) for leaf in self._leaves]
@@ -54,7 +55,7 @@ class Sweep(keras.callbacks.Callback):
     @property
     def batches(self) -> int:
         """How many batches may be needed."""
-        inside = [o.gradient_accumulation_steps or 1 for o in _chain(self._trained.optimizer)]
+        inside = [o.gradient_accumulation_steps or 1 for o in chain(self._trained.optimizer)]
         # A float16 loss scale begins at 2^15 or more, and halves with each batch it skips.
         return len(self.rates) * max(inside) + 100
 
@@ -135,19 +136,3 @@ class Sweep(keras.callbacks.Callback):
             )
             value = next(array for variable, array in pairs if variable is leaf._iterations)
         return int(ops.convert_to_numpy(value))
-
-
-def leaves(optimizer) -> list[keras.optimizers.Optimizer]:
-    """Returns the optimizers at the end of all wrappers that have weights to move."""
-    return [o for o in _chain(optimizer) if not _inside(o) and o.built]
-
-
-def _chain(optimizer) -> Iterator:
-    yield optimizer
-    for inner in _inside(optimizer):
-        yield from _chain(inner)
-
-
-def _inside(optimizer) -> list:
-    inner = getattr(optimizer, "inner_optimizer", None)
-    return list(getattr(optimizer, "optimizers", ())) if inner is None else [inner]
