@@ -53,7 +53,7 @@ def test_the_demo(tmp_path):
     assert "equals, bit for bit, the uninterrupted one" in printed
 
     results = json.loads((out / "results.json").read_text(encoding="utf-8"))
-    compared, resumed, exported = results["stages"].values()
+    compared, resumed, exported, diagnosis = results["stages"].values()
     assert min(compared["AdamW"]["test_accuracy"]) > 0.5
     assert min(compared["Lookahead(RAdam)"]["test_accuracy"]) > 0.5
     assert resumed["max_difference"] == 0.0
@@ -65,7 +65,9 @@ def test_the_demo(tmp_path):
         accuracy = compared["Lookahead(RAdam)"]["test_accuracy"][0]
         assert exported["test_accuracy"] == pytest.approx(accuracy, abs=1 / 799)
 
-    for name in ("loss", "learning_rate", "gradient_norms"):
+    assert 1e-5 < diagnosis["suggested_learning_rate"] < 1
+    assert diagnosis["largest_eigenvalue"] > abs(diagnosis["smallest_eigenvalue"])
+    for name in ("loss", "learning_rate", "gradient_norms", "diagnosis"):
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     with (out / "history.csv").open(newline="", encoding="utf-8") as file:
         assert len(list(csv.DictReader(file))) == 2 * 4

@@ -9,7 +9,7 @@ import importlib.util
 import time
 from pathlib import Path
 
-from keras_optkit._demo import export, report, resume, training
+from keras_optkit._demo import diagnosis, export, report, resume, training
 from keras_optkit._demo.data import digits
 from keras_optkit._demo.plan import QUICK, Context, Plan
 
@@ -17,6 +17,7 @@ STAGES = {
     "Two optimizers under the same budget": training.compare,
     "Save, resume in a fresh process": resume.resume,
     "Export": export.export,
+    "Diagnosis": diagnosis.diagnose,
 }
 
 

@@ -33,7 +33,8 @@ def conclude(context: Context, seconds: float) -> None:
     print("\n" + "\n".join(table(context)) + "\n")
     for outcome in context.outcomes.values():
         print(f"- {outcome.conclusion}")
-    files = [*(path.name for path in pictures), "results.json", "history.csv"]
+    names = [path.name for path in pictures]
+    files = [*names, "diagnosis.png", "results.json", "history.csv"]
     print(f"\n{seconds:.0f} seconds. In {context.out}: {', '.join(files)}")
 
 
