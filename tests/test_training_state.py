@@ -425,9 +425,11 @@ def test_plain_data_come_back_with_their_arrays():
 def test_survives_being_killed_at_any_time(tmp_path):
     script = Path(__file__).parents[1] / "benchmarks" / "crash.py"
     table = tmp_path / "table.json"
-    command = [sys.executable, script, "--kills", "20", "--only", "TrainingState", "--json", table]
+    kills = 6 if BACKEND == "torch" else 20
+    command = [sys.executable, script, "--only", "TrainingState", "--json", table]
+    command += ["--kills", str(kills)]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert not ended.returncode, ended.stderr
     (row,) = json.loads(table.read_text())
-    assert row["kills"] >= 20 and row["largest difference"] == 0
+    assert row["kills"] >= kills and row["largest difference"] == 0
     assert row["lost"] == row["runs that differ"] == row["found damaged"] == 0

@@ -43,7 +43,7 @@ def prune_once(
         ValueError: If it is not built, has nothing to prune, or the method needs training.
 
     Example:
-        >>> report = keras_optkit.compression.prune_once(model, 0.3, exclude="head")
+        >>> report = keras_optkit.compression.prune_once(model, 0.3)
     """
     keras_model(model, "prune_once")
     sparsity, method = share("sparsity", sparsity), as_method(method)

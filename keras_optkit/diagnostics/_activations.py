@@ -1,6 +1,7 @@
 """One pass through a model: what each layer puts out, and the gradient by it."""
 
 import dataclasses
+import itertools
 import math
 
 import keras
@@ -61,7 +62,7 @@ def _gradients(model, batch, training, found: list[Activation]) -> list[np.ndarr
     ends = np.cumsum([math.prod(shape) for shape in shapes])
 
     def loss(added, inputs):
-        parts = iter(ops.split(added, [int(i) for i in ends[:-1]]))
+        parts = iter([added[a:b] for a, b in itertools.pairwise([0, *map(int, ends)])])
         left = iter(shapes)
 
         def add(layer, output, before):
