@@ -9,7 +9,6 @@ import keras
 
 from keras_optkit import _check
 from keras_optkit._registry import register
-from keras_optkit.callbacks._base import Callback
 from keras_optkit.callbacks._copies import Copies, loss_of, not_finite
 from keras_optkit.callbacks._guarded import (
     build_optimizer,
@@ -19,10 +18,11 @@ from keras_optkit.callbacks._guarded import (
     updates,
 )
 from keras_optkit.callbacks._incidents import Incident, summary
+from keras_optkit.callbacks._speaking import Speaking
 
 
 @register
-class NaNGuard(Callback):
+class NaNGuard(Speaking):
     """Goes back to good weights when the loss or a weight is no longer finite, and trains on.
 
     A NaN in one step makes weights and optimizer state useless, and with them hours of training.
@@ -111,6 +111,7 @@ class NaNGuard(Callback):
         self._fitting = False
 
     def on_train_begin(self, logs=None):
+        super().on_train_begin(logs)
         model = self.model
         if self.action == "skip":
             require_skipping(model)
@@ -125,6 +126,7 @@ class NaNGuard(Callback):
         self._loss = math.inf
 
     def on_epoch_begin(self, epoch, logs=None):
+        super().on_epoch_begin(epoch, logs)
         self._epoch, self._found, self._ended = epoch, len(self.incidents), False
         self._results: dict[str, Any] = {}
         self._passed, self._last = self._passed + self._last, 0
@@ -149,6 +151,7 @@ class NaNGuard(Callback):
     def on_train_end(self, logs=None):
         self._fitting = False
         self._copies = Copies()
+        super().on_train_end(logs)
 
     def _end_epoch(self) -> None:
         if self._ended:
@@ -204,4 +207,4 @@ class NaNGuard(Callback):
             model.stop_training = self._stopped = True
             warnings.warn(f"NaNGuard stops: {summary(incident)}", stacklevel=2)
         elif self.verbose:
-            print(f"NaNGuard: {summary(incident)}")
+            self.say(f"NaNGuard: {summary(incident)}")

@@ -4,18 +4,19 @@ import math
 import weakref
 from typing import Any, Literal
 
+import keras
 import numpy as np
 
 from keras_optkit import _check
 from keras_optkit._registry import register
-from keras_optkit.callbacks._base import Callback
 from keras_optkit.callbacks._sharpness import Sharpness
+from keras_optkit.callbacks._speaking import Speaking
 from keras_optkit.callbacks._stability import stability_limit
 from keras_optkit.diagnostics._drawing import axes_or_current
 
 
 @register
-class SharpnessMonitor(Callback):
+class SharpnessMonitor(Speaking):
     """Measures the largest eigenvalue of the Hessian while `fit` runs, against the step size.
 
     Gradient descent diverges where the loss curves too sharply for its learning rate. In
@@ -133,6 +134,7 @@ class SharpnessMonitor(Callback):
         self._of: weakref.ref | None = None
 
     def on_train_begin(self, logs=None):
+        super().on_train_begin(logs)
         if self._of is not None and self._of() is not self.model:
             self._restart()
         self._of, self._meter, self._latest = weakref.ref(self.model), None, math.nan
@@ -153,6 +155,7 @@ class SharpnessMonitor(Callback):
 
     def on_train_end(self, logs=None):
         self._meter = None  # and with it the data on the device
+        super().on_train_end(logs)
 
     def plot(self, axes: Any = None) -> Any:
         """Draws sharpness and limit over updates, and returns the matplotlib axes.
@@ -174,11 +177,11 @@ class SharpnessMonitor(Callback):
         if self._meter is None:
             self._meter = Sharpness(self, model)
         self._latest = self._meter.measure()
-        self.steps.append(int(model.optimizer.iterations))
+        self.steps.append(int(keras.ops.convert_to_numpy(model.optimizer.iterations)))
         self.sharpness.append(self._latest)
         self.limits.append(stability_limit(model))
         if self.verbose:
-            print(self.verdict)
+            self.say(self.verdict)
 
     def _restart(self) -> None:
         self._latest = math.nan
