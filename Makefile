@@ -23,7 +23,7 @@ help:  ## List these commands.
 demo: $(VENV)/$(KERAS_BACKEND).stamp $(VENV)/demo.stamp  ## See it work; KERAS_BACKEND=jax for another backend.
 	KERAS_BACKEND=$(KERAS_BACKEND) $(BIN)/python -m keras_optkit $(ARGS)
 
-test: $(BACKENDS:%=$(VENV)/%.stamp) $(VENV)/test.stamp  ## Run the tests; BACKENDS="jax torch", ARGS="-k radam -x".
+test: $(BACKENDS:%=$(VENV)/%.stamp) $(VENV)/test.stamp $(VENV)/small.stamp  ## Run the tests; BACKENDS="jax torch", ARGS="-k radam -x".
 	$(BIN)/python scripts/run_tests.py $(BACKENDS) -- $(ARGS)
 
 lint: $(VENV)/dev.stamp  ## Check format, style, types and the floors.
@@ -42,6 +42,9 @@ clean:  ## Remove .venv, builds and caches.
 # A stamp stands for an installed set of packages: an extra of pyproject.toml, unless named here.
 SYSTEM := $(shell uname -s -m | tr ' ' -)
 packages-tensorflow := '$(if $(filter Linux-x86_64,$(SYSTEM)),tensorflow-cpu,tensorflow)>=2.21'
+# TF-MOT and tf_keras ask for the tensorflow with CUDA; what they need of it is there already.
+packages-small      := --no-deps 'tensorflow-model-optimization>=0.8.1' 'tf_keras>=2.21' \
+                       dm-tree attrs ai-edge-litert backports.strenum tqdm
 packages-torch      := 'torch==2.13.0' schedulefree
 
 INSTALL = $(if $(UV),uv pip install --python $(BIN)/python,$(PIP) install)

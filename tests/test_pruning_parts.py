@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from keras import ops
 
 from keras_optkit import compression
-from keras_optkit.compression._masks import kept, largest, largest_of_all
-from keras_optkit.compression._method import Candidates
+from keras_optkit.compression.pruning._masks import kept, largest, largest_of_all
+from keras_optkit.compression.pruning._method import Candidates
 
 RNG = np.random.default_rng(0)
 

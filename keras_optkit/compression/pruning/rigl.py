@@ -5,7 +5,7 @@ import math
 from keras import ops
 
 from keras_optkit._registry import register
-from keras_optkit.compression._sparse_training import SparseTraining
+from keras_optkit.compression.pruning._sparse_training import SparseTraining
 
 
 @register

@@ -6,12 +6,12 @@ import keras
 from keras import ops
 
 from keras_optkit import _check, _match
-from keras_optkit.compression._method import Candidates, Method
-from keras_optkit.compression._methods import as_method
-from keras_optkit.compression._recompile import keras_model
-from keras_optkit.compression._schedule import share
-from keras_optkit.compression._selection import prunable
-from keras_optkit.compression.sparsity_report import SparsityReport, sparsity_report
+from keras_optkit.compression._models import keras_model
+from keras_optkit.compression.pruning._method import Candidates, Method
+from keras_optkit.compression.pruning._methods import as_method
+from keras_optkit.compression.pruning._schedule import share
+from keras_optkit.compression.pruning._selection import prunable
+from keras_optkit.compression.pruning.sparsity_report import SparsityReport, sparsity_report
 from keras_optkit.optimizers._slots import read, working_dtype
 
 

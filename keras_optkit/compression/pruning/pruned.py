@@ -8,11 +8,11 @@ from keras import ops
 
 from keras_optkit import _backend, _check, _match
 from keras_optkit._registry import register
-from keras_optkit.compression._method import Candidates, Method
-from keras_optkit.compression._methods import as_method
-from keras_optkit.compression._schedule import SparsitySchedule, share
-from keras_optkit.compression._selection import prunable
-from keras_optkit.compression.constant_sparsity import ConstantSparsity
+from keras_optkit.compression.pruning._method import Candidates, Method
+from keras_optkit.compression.pruning._methods import as_method
+from keras_optkit.compression.pruning._schedule import SparsitySchedule, share
+from keras_optkit.compression.pruning._selection import prunable
+from keras_optkit.compression.pruning.constant_sparsity import ConstantSparsity
 from keras_optkit.optimizers._evaluated import Evaluated
 from keras_optkit.optimizers._slots import add_slot, read, working_dtype
 from keras_optkit.optimizers._wrapper import Wrapper, WrapperKwargs

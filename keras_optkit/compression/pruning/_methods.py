@@ -5,7 +5,7 @@ from typing import Any
 
 from keras_optkit import _check
 from keras_optkit._registry import REGISTRY
-from keras_optkit.compression._method import Method
+from keras_optkit.compression.pruning._method import Method
 
 
 def as_method(value: Any) -> Method:

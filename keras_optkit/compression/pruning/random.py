@@ -4,8 +4,8 @@ import math
 
 from keras_optkit import _backend, _check
 from keras_optkit._registry import register
-from keras_optkit.compression._masks import kept, largest
-from keras_optkit.compression._method import Method
+from keras_optkit.compression.pruning._masks import kept, largest
+from keras_optkit.compression.pruning._method import Method
 
 
 @register

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from keras import ops
 
 from keras_optkit._config import Configurable
-from keras_optkit.compression._masks import kept, largest, largest_of_all
+from keras_optkit.compression.pruning._masks import kept, largest, largest_of_all
 
 Scope = Literal["layer", "global"]
 

@@ -5,9 +5,9 @@ import math
 from keras import ops
 
 from keras_optkit import _check
-from keras_optkit.compression._masks import kept, largest
-from keras_optkit.compression._method import Method
-from keras_optkit.compression.random import masks
+from keras_optkit.compression.pruning._masks import kept, largest
+from keras_optkit.compression.pruning._method import Method
+from keras_optkit.compression.pruning.random import masks
 
 
 class SparseTraining(Method):

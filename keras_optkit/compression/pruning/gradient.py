@@ -6,7 +6,7 @@ from keras import ops
 
 from keras_optkit import _check
 from keras_optkit._registry import register
-from keras_optkit.compression._method import Method, select_by
+from keras_optkit.compression.pruning._method import Method, select_by
 
 
 @register

@@ -4,7 +4,7 @@ from typing import Literal
 
 from keras_optkit import _check
 from keras_optkit._registry import register
-from keras_optkit.compression._method import Method, select_by
+from keras_optkit.compression.pruning._method import Method, select_by
 
 
 @register

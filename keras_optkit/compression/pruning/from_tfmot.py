@@ -3,9 +3,9 @@
 from typing import Any
 
 from keras_optkit import _check
-from keras_optkit.compression._schedule import SparsitySchedule
-from keras_optkit.compression.constant_sparsity import ConstantSparsity
-from keras_optkit.compression.polynomial_sparsity import PolynomialSparsity
+from keras_optkit.compression.pruning._schedule import SparsitySchedule
+from keras_optkit.compression.pruning.constant_sparsity import ConstantSparsity
+from keras_optkit.compression.pruning.polynomial_sparsity import PolynomialSparsity
 
 OURS = {"ConstantSparsity": ConstantSparsity, "PolynomialDecay": PolynomialSparsity}
 

@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_optkit import _match
-from keras_optkit.compression._recompile import keras_model
+from keras_optkit.compression._models import keras_model
 
 
 @dataclasses.dataclass(frozen=True)

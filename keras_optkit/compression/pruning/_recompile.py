@@ -5,6 +5,7 @@ from collections.abc import Callable
 import keras
 
 from keras_optkit import _check
+from keras_optkit.compression._models import keras_model
 
 
 def compiled_model(model, what: str) -> keras.Model:
@@ -19,28 +20,6 @@ def compiled_model(model, what: str) -> keras.Model:
         raise ValueError(
             f"{what} acts on the optimizer, and the model has none. Call `model.compile(...)` "
             f"first. {_check.received('model', model.name)}"
-        )
-    return model
-
-
-def keras_model(model, what: str) -> keras.Model:
-    """Returns `model` if it is a built Keras 3 model."""
-    if any(base.__module__.split(".")[0] == "tf_keras" for base in type(model).__mro__):
-        raise TypeError(
-            f"{what} takes models of Keras 3, and this one is of tf_keras. Rebuild it with "
-            "`import keras`. "
-            f"{_check.received('model', model)}"
-        )
-    if isinstance(model, keras.layers.Layer) and not isinstance(model, keras.Model):
-        raise TypeError(
-            f"{what} takes a whole model. To prune one layer of it, pass the model and "
-            f'`include="{model.name}"`. {_check.received("model", model)}'
-        )
-    _check.instance("model", model, keras.Model, "a keras.Model")
-    if not model.built:
-        raise ValueError(
-            f"{what} needs the weights, and the model is not built. Call it on a batch, or give it "
-            f"a keras.Input, first. {_check.received('model', model.name)}"
         )
     return model
 

@@ -9,15 +9,15 @@ import keras
 from keras_optkit import _check, _match
 from keras_optkit._registry import register
 from keras_optkit.callbacks._base import Callback
-from keras_optkit.compression._method import Method
-from keras_optkit.compression._recompile import compiled_model, replace_optimizer
-from keras_optkit.compression._schedule import SparsitySchedule
-from keras_optkit.compression.block import Block
-from keras_optkit.compression.constant_sparsity import ConstantSparsity
-from keras_optkit.compression.from_tfmot import from_tfmot
-from keras_optkit.compression.magnitude import Magnitude
-from keras_optkit.compression.n_of_m import NofM
-from keras_optkit.compression.pruned import Pruned
+from keras_optkit.compression.pruning._method import Method
+from keras_optkit.compression.pruning._recompile import compiled_model, replace_optimizer
+from keras_optkit.compression.pruning._schedule import SparsitySchedule
+from keras_optkit.compression.pruning.block import Block
+from keras_optkit.compression.pruning.constant_sparsity import ConstantSparsity
+from keras_optkit.compression.pruning.from_tfmot import from_tfmot
+from keras_optkit.compression.pruning.magnitude import Magnitude
+from keras_optkit.compression.pruning.n_of_m import NofM
+from keras_optkit.compression.pruning.pruned import Pruned
 
 
 def prune_low_magnitude(

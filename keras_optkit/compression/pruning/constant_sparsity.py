@@ -3,7 +3,7 @@
 from keras import ops
 
 from keras_optkit._registry import register
-from keras_optkit.compression._schedule import SparsitySchedule, share
+from keras_optkit.compression.pruning._schedule import SparsitySchedule, share
 
 
 @register

@@ -1,0 +1,1 @@
+"""Channels really removed: a smaller network from the same graph."""

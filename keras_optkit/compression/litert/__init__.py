@@ -1,0 +1,1 @@
+"""LiteRT: files for small devices, what is in them, and how fast they run."""

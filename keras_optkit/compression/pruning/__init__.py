@@ -1,0 +1,1 @@
+"""Sparsity in the optimizer: zeros among the weights, kept while training."""

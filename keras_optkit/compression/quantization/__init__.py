@@ -1,0 +1,1 @@
+"""Quantization-aware training: weights and activations rounded while training."""
