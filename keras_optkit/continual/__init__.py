@@ -1,0 +1,1 @@
+"""Learning one task after another without forgetting the earlier ones."""
