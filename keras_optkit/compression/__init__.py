@@ -1,5 +1,15 @@
 """Smaller models: pruning."""
 
+from keras_optkit.compression.litert.export_litert import export_litert as export_litert
+from keras_optkit.compression.litert.litert_latency import LiteRTLatency as LiteRTLatency
+from keras_optkit.compression.litert.litert_latency import litert_latency as litert_latency
+from keras_optkit.compression.litert.litert_model import LiteRTModel as LiteRTModel
+from keras_optkit.compression.litert.litert_report import LiteRTReport as LiteRTReport
+from keras_optkit.compression.litert.litert_report import litert_report as litert_report
+from keras_optkit.compression.litert.quantize_post_training import (
+    quantize_post_training as quantize_post_training,
+)
+from keras_optkit.compression.litert.run_litert import run_litert as run_litert
 from keras_optkit.compression.pruning._method import Candidates as Candidates
 from keras_optkit.compression.pruning._method import Method as Method
 from keras_optkit.compression.pruning._schedule import SparsitySchedule as SparsitySchedule
