@@ -6,6 +6,7 @@ models load by themselves.
 
 from keras_optkit import callbacks as callbacks
 from keras_optkit import compression as compression
+from keras_optkit import continual as continual
 from keras_optkit import diagnostics as diagnostics
 from keras_optkit import optimizers as optimizers
 from keras_optkit import schedules as schedules

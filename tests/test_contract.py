@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import keras_optkit as ko
-from keras_optkit import callbacks, compression, optimizers, schedules, transforms
+from keras_optkit import callbacks, compression, continual, optimizers, schedules, transforms
 from keras_optkit._registry import PACKAGE, REGISTRY
 from keras_optkit.testing import CHECKS, check_optimizer
 from keras_optkit.testing._models import assert_same, fit, network, state
@@ -73,6 +73,7 @@ INSTANCES = {
     ),
     "RAdam": lambda **kwargs: optimizers.RAdam(0.01, **kwargs),
     "REX": lambda: schedules.REX(0.01, steps=6, final=0.001),
+    "ReplayBuffer": lambda: continual.ReplayBuffer(5, "class_balanced", 2, 999),
     "RigL": lambda: compression.RigL(0.5, seed=2),
     "Random": lambda: compression.Random(seed=2),
     "SAM": lambda: optimizers.SAM(network(), rho=0.3),

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from keras_optkit import _check
+from keras_optkit._atomic import replacing
 from keras_optkit._registry import register
-from keras_optkit.callbacks._atomic import replacing
 from keras_optkit.callbacks._metric import refuse
 from keras_optkit.callbacks._monitored import Monitored
 

@@ -1,0 +1,254 @@
+"""A memory of past samples."""
+
+import os
+from typing import Any, Literal
+
+import numpy as np
+
+from keras_optkit import _check
+from keras_optkit._config import Configurable
+from keras_optkit._registry import register
+from keras_optkit.continual import _buffer_file, _nested
+from keras_optkit.continual._labels import labels_of
+from keras_optkit.continual._policies import POLICIES
+
+CHUNK = 1024  # samples copied at a time
+
+
+@register
+class ReplayBuffer(Configurable):
+    """Keeps some of the samples it is shown, to train on again while later tasks are learned.
+
+    It lives in the computer's memory, as NumPy arrays that the first `add` allocates in full.
+    Once `capacity` samples are in it, the policy decides about each further one:
+
+    ```text
+    "reservoir"       after t samples each of them is kept with probability capacity / t
+    "class_balanced"  a class that was never the largest takes the place of a random sample of the
+                      largest; of the others, each of the n seen is kept with probability m / n,
+                      where m are kept
+    "ring"            the newest samples of each class: replaces the oldest of its own class, or
+                      of the largest class while that has at least two more
+    ```
+
+    What is kept depends on the order of the samples and on `seed`, and not on how they are
+    divided into calls of `add`, nor on `sample`.
+
+    Args:
+        capacity: Most samples to hold, at least 1.
+        policy: Which to keep: `"reservoir"`, `"class_balanced"` or `"ring"`.
+        seed: Of the random numbers, for keeping and for `sample`; 0 or more.
+        max_bytes: Most bytes the kept samples may take; the first `add` raises if `capacity`
+            of them would take more. None for no limit.
+
+    Example:
+        >>> buffer = keras_optkit.continual.ReplayBuffer(5)
+        >>> buffer.add(x, y)
+        >>> len(buffer), buffer.seen
+        (5, 8)
+        >>> old_x, old_y = buffer.sample(3)
+        >>> old_x.shape
+        (3, 4)
+
+    Reference:
+        [Vitter, 1985](https://doi.org/10.1145/3147.3165), algorithm R.
+        [Chrysakis & Moens, 2020](https://proceedings.mlr.press/v119/chrysakis20a.html), algorithm
+        1, CBRS; that of GDumb keeps the first samples of each class instead of random ones.
+        [Chaudhry et al., 2019](https://arxiv.org/abs/1902.10486), "ring buffer", where the number
+        of classes must be known; here their shares shrink as classes appear.
+    """
+
+    def __init__(
+        self,
+        capacity: int,
+        policy: Literal["reservoir", "class_balanced", "ring"] = "reservoir",
+        seed: int = 0,
+        max_bytes: int | None = None,
+    ):
+        self.capacity = _check.integer("capacity", capacity, low=1)
+        self.policy = _check.one_of("policy", policy, POLICIES)
+        self.seed = _check.integer("seed", seed, low=0)
+        self.max_bytes = (
+            None if max_bytes is None else _check.integer("max_bytes", max_bytes, low=1)
+        )
+        self.clear()
+
+    def clear(self) -> None:
+        """Forgets all samples; the buffer is then as new, random numbers included."""
+        self._structure: Any = None
+        self._arrays: list[np.ndarray] = []
+        self._names: list[str] = []
+        self._policy = POLICIES[self.policy](self.capacity)
+        # Two streams, so that sampling does not change what is kept.
+        self._keeping, self._sampling = (
+            np.random.Generator(np.random.PCG64(sequence))
+            for sequence in np.random.SeedSequence(self.seed).spawn(2)
+        )
+
+    def add(self, x: Any, y: Any = None, **extras: Any) -> None:
+        """Shows samples to the buffer, which keeps those that its policy wants.
+
+        Args:
+            x: Inputs: an array with one row for each sample, or a dict, tuple or list of arrays.
+            y: Targets, likewise. The policies by class need one label for each sample, or one
+                row with the largest number at its class (one-hot).
+            **extras: More to keep with each sample, such as `logits=` or `sample_weight=`.
+
+        Raises:
+            TypeError: If an array does not hold numbers.
+            ValueError: If structure, shapes or dtypes are not those of the samples before, or if
+                the samples would take more than `max_bytes`. The buffer is then as before.
+        """
+        structure, arrays, names = self.check(x, y, **extras)
+        count = len(arrays[0])
+        labels = [None] * count
+        if self._policy.needs_labels:
+            labels = labels_of(y, f'policy="{self.policy}"').tolist()
+        if not self._arrays:
+            self._allocate(structure, arrays, names)
+        draws = self._keeping.random((count, self._policy.draws))
+        self._write(arrays, self._policy.place(labels, draws))
+
+    def sample(self, n: int, rng: Any = None) -> tuple:
+        """Returns `n` of the samples, all equally likely, as `(x, y)` or `(x, y, extras)`.
+
+        None is there twice, unless `n` is larger than the buffer; then all are drawn
+        independently, so that there are always `n`.
+
+        Args:
+            n: How many, at least 1.
+            rng: A `numpy.random.Generator` or a seed; by default the buffer's own generator, whose
+                state is saved with it.
+
+        Raises:
+            ValueError: If the buffer is empty.
+        """
+        n = _check.integer("n", n, low=1)
+        if not len(self):
+            raise ValueError("The buffer is empty, so nothing can be sampled. Call `add` first.")
+        rng = self._sampling if rng is None else np.random.default_rng(rng)
+        return self._rows(rng.choice(len(self), n, replace=n > len(self)))
+
+    def data(self) -> tuple:
+        """Returns a copy of all samples, in the form of `sample`."""
+        if not len(self):
+            raise ValueError("The buffer is empty. Call `add` first.")
+        return self._rows(np.arange(len(self)))
+
+    def __len__(self) -> int:
+        return min(self.seen, self.capacity)
+
+    @property
+    def seen(self) -> int:
+        """How many samples the buffer has been shown."""
+        return self._policy.seen
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes the samples take, those of empty places included."""
+        return sum(array.nbytes for array in self._arrays)
+
+    def state(self) -> dict[str, Any]:
+        """Returns all that `load_state` needs, as plain data and arrays."""
+        return {
+            "config": self.get_config(),
+            "structure": self._structure,
+            "names": list(self._names),
+            "arrays": [array[: len(self)].copy() for array in self._arrays],
+            "policy": self._policy.state(),
+            "random": [self._keeping.bit_generator.state, self._sampling.bit_generator.state],
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Brings back what `state` returned; further samples and draws are then the same.
+
+        Raises:
+            ValueError: If the state is of a buffer with other arguments.
+        """
+        if state["config"] != self.get_config():
+            raise ValueError(
+                f"The state is of ReplayBuffer(**{state['config']}), but this is {self!r}. Make "
+                "the buffer with the same arguments, or use ReplayBuffer.load for a file."
+            )
+        self.clear()
+        arrays = [np.asarray(array) for array in state["arrays"]]
+        if arrays:
+            self._allocate(state["structure"], arrays, list(state["names"]))
+            for kept, array in zip(self._arrays, arrays, strict=True):
+                kept[: len(array)] = array
+        self._policy.load_state(state["policy"])
+        self._keeping.bit_generator.state, self._sampling.bit_generator.state = state["random"]
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes samples and state to a file, whole or not at all.
+
+        The file is an `.npz` with JSON inside; it is never unpickled.
+        """
+        _buffer_file.write(path, self.state())
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> "ReplayBuffer":
+        """Returns the buffer that `save` wrote; it goes on exactly like the one saved.
+
+        Raises:
+            ValueError: If the file holds something else, or not all of a buffer.
+        """
+        state = _buffer_file.read(path)
+        buffer = cls.from_config(state["config"])
+        buffer.load_state(state)
+        return buffer
+
+    def check(
+        self, x: Any, y: Any = None, **extras: Any
+    ) -> tuple[Any, list[np.ndarray], list[str]]:
+        """Raises unless the samples could be added; returns structure, arrays and their names."""
+        structure, arrays, names = _nested.flatten({"x": x, "y": y, **extras})
+        _nested.rows(arrays, names)
+        if not self._arrays:
+            return structure, arrays, names
+        if _nested.key(structure) != _nested.key(self._structure):
+            raise ValueError(
+                f"The buffer holds {', '.join(self._names)}, and further samples must have the "
+                f"same structure. Received: {', '.join(names)}"
+            )
+        for name, array, kept in zip(names, arrays, self._arrays, strict=True):
+            if array.shape[1:] != kept.shape[1:] or array.dtype != kept.dtype:
+                raise ValueError(
+                    f"`{name}` must be like what the buffer holds: rows of shape "
+                    f"{kept.shape[1:]} and dtype {kept.dtype}. Received: rows of shape "
+                    f"{array.shape[1:]} and dtype {array.dtype}"
+                )
+        return structure, arrays, names
+
+    @property
+    def extras(self) -> dict[str, Any]:
+        """What is kept beside `x` and `y`, by name, with all its places."""
+        if self._structure is None:
+            return {}
+        held = _nested.rebuild(self._structure, self._arrays)
+        return {name: value for name, value in held.items() if name not in ("x", "y")}
+
+    def _rows(self, which: np.ndarray) -> tuple:
+        held = _nested.rebuild(self._structure, [array[which] for array in self._arrays])
+        pair = (held.pop("x"), held.pop("y"))
+        return (*pair, held) if held else pair
+
+    def _allocate(self, structure: Any, arrays: list[np.ndarray], names: list[str]) -> None:
+        each = sum(array.dtype.itemsize * int(np.prod(array.shape[1:])) for array in arrays)
+        if self.max_bytes is not None and each * self.capacity > self.max_bytes:
+            raise ValueError(
+                f"{self.capacity} samples of {each} bytes take {each * self.capacity} bytes. For "
+                f"at most {self.max_bytes}, use a capacity of at most {self.max_bytes // each}. "
+                f"{_check.received('max_bytes', self.max_bytes)}"
+            )
+        self._structure, self._names = structure, names
+        self._arrays = [np.zeros((self.capacity, *a.shape[1:]), a.dtype) for a in arrays]
+
+    def _write(self, arrays: list[np.ndarray], slots: np.ndarray) -> None:
+        given = np.flatnonzero(slots >= 0)[::-1]
+        _, latest = np.unique(slots[given], return_index=True)
+        which = given[latest]
+        for start in range(0, len(which), CHUNK):  # bounds the copies on the way
+            part = which[start : start + CHUNK]
+            for kept, array in zip(self._arrays, arrays, strict=True):
+                kept[slots[part]] = array[part]
