@@ -1,5 +1,16 @@
 """Smaller models: pruning."""
 
+from keras_optkit.compression.compression_report._report import (
+    CompressionReport as CompressionReport,
+)
+from keras_optkit.compression.compression_report._report import CompressionRow as CompressionRow
+from keras_optkit.compression.compression_report.compression_report import (
+    compression_report as compression_report,
+)
+from keras_optkit.compression.litert._rows import LiteRTFloatOp as LiteRTFloatOp
+from keras_optkit.compression.litert._rows import LiteRTOp as LiteRTOp
+from keras_optkit.compression.litert._rows import LiteRTTensor as LiteRTTensor
+from keras_optkit.compression.litert._rows import LiteRTWeight as LiteRTWeight
 from keras_optkit.compression.litert.export_litert import export_litert as export_litert
 from keras_optkit.compression.litert.litert_latency import LiteRTLatency as LiteRTLatency
 from keras_optkit.compression.litert.litert_latency import litert_latency as litert_latency

@@ -11,8 +11,9 @@ import numpy as np
 from keras_optkit import _check
 from keras_optkit.compression.litert._arrays import named
 from keras_optkit.compression.litert._convert import converted
+from keras_optkit.compression.litert._rows import LiteRTTensor
 from keras_optkit.compression.litert.litert_model import LiteRTModel, integers
-from keras_optkit.compression.litert.litert_report import LiteRTReport, LiteRTTensor
+from keras_optkit.compression.litert.litert_report import LiteRTReport
 
 WARMUP = 10
 

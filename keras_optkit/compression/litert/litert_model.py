@@ -8,8 +8,9 @@ import numpy as np
 from keras_optkit import _check
 from keras_optkit._backend import litert
 from keras_optkit.compression.litert._arrays import named
+from keras_optkit.compression.litert._rows import LiteRTTensor
 from keras_optkit.compression.litert._source import read
-from keras_optkit.compression.litert.litert_report import LiteRTReport, LiteRTTensor, report
+from keras_optkit.compression.litert.litert_report import LiteRTReport, report
 
 ROWS = 32  # per call, where the file leaves that open
 

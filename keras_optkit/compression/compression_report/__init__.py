@@ -1,0 +1,1 @@
+"""Versions of a model side by side."""
