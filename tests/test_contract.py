@@ -50,6 +50,7 @@ INSTANCES = {
         optimizers.RAdam(0.01), sync_period=2, **kwargs
     ),
     "Magnitude": lambda: compression.Magnitude("global"),
+    "MaskedCrossentropy": lambda: continual.MaskedCrossentropy([[0, 2], [1]], "sum", "masked"),
     "ModelCheckpoint": lambda: callbacks.ModelCheckpoint("{epoch}.keras", keep=2),
     "Movement": lambda: compression.Movement("global"),
     "MultiStep": lambda: schedules.MultiStep(0.01, [2, 4], factor=0.5),

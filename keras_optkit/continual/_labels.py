@@ -27,3 +27,17 @@ def labels_of(y: Any, wants: str) -> np.ndarray:
             f"or (n, classes). Received: y.shape={array.shape}"
         )
     return array.reshape(-1)
+
+
+def classes_of(y: Any) -> tuple[int, ...]:
+    """Returns the classes in `y`, or none if it does not hold classes."""
+    structure, arrays, _ = _nested.flatten(y, "y")
+    if structure != 0 or arrays[0].ndim > 2:
+        return ()
+    (array,) = arrays
+    if array.ndim == 2 and array.shape[1] > 1:
+        return tuple(range(array.shape[1]))
+    labels = np.unique(array)
+    if labels.dtype.kind not in "iufb" or not np.array_equal(labels, np.floor(labels)):
+        return ()
+    return tuple(int(label) for label in labels)
