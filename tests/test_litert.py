@@ -160,22 +160,24 @@ def test_several_inputs_and_outputs(folder):
     first, second = model.predict([z, a], verbose=0)
     report = export(model, folder / "several.tflite", require_int8=False)
     assert [tensor.name for tensor in report.inputs] == ["zeta", "lambda_"]
-    for x in ([z, a], {"lambda": a, "zeta": z}, {"lambda_": a, "zeta": z}):
+    for x in ({"lambda": a, "zeta": z}, {"lambda_": a, "zeta": z}):
         found = ko.compression.run_litert(report, x)
         assert list(found) == ["head_1", "head_2"]
         np.testing.assert_allclose(found["head_1"], second, atol=1e-5)
         np.testing.assert_allclose(found["head_2"], first, atol=1e-5)
+    with pytest.raises(ValueError, match=r"must be a dict with .* inputs zeta, lambda_.*list"):
+        ko.compression.run_litert(report, [z, a])
     batches = ({"zeta": z[i : i + 8], "lambda": a[i : i + 8]} for i in range(0, 40, 8))
     for data in ([z, a], batches):
         report = quantize(model, folder / "several_int8.tflite", data)
-        found = ko.compression.run_litert(report, [z, a])
+        found = ko.compression.run_litert(report, {"lambda": a, "zeta": z})
         np.testing.assert_allclose(found["head_1"], second, atol=0.1)
         np.testing.assert_allclose(found["head_2"], first, atol=0.1)
 
 
 @tensorflow_only
 def test_dicts_and_an_open_batch(folder):
-    inputs = {"b": keras.Input((4,)), "a": keras.Input((3,))}
+    inputs = {"b": keras.Input((4,), name="b"), "a": keras.Input((3,), name="a")}
     outputs = {"sum": layers.Dense(2)(layers.Concatenate()([inputs["b"], inputs["a"]]))}
     model = keras.Model(inputs, outputs)
     x = {"a": np.ones((70, 3), "float32"), "b": np.arange(280).reshape(70, 4).astype("float32")}
@@ -190,6 +192,29 @@ def test_dicts_and_an_open_batch(folder):
     report = export(model, folder / "dict.tflite", require_int8=False, batch_size=16)
     found = ko.compression.run_litert(report, x)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@tensorflow_only
+def test_half_precision_becomes_float32(folder):
+    inputs = keras.Input((8, 8, 1))
+    x = layers.Conv2D(4, 3, dtype="mixed_float16")(inputs)
+    x = layers.BatchNormalization(dtype="mixed_float16")(x)
+    model = keras.Model(inputs, layers.Flatten()(x))
+    report = export(model, folder / "half.tflite", require_int8=False)
+    assert {op.dtype for op in report.ops} == {"float32"}
+    assert model.layers[1].compute_dtype == "float16"
+    _, (x, _) = nets.digits()
+    found = ko.compression.run_litert(report, x[:8])
+    np.testing.assert_allclose(found, model.predict(x[:8], verbose=0), atol=0.01)
+
+
+@tensorflow_only
+def test_addends_are_not_taken_for_biases(folder):
+    inputs = keras.Input((6,), name="A"), keras.Input((6,), name="a")
+    model = keras.Model(inputs, layers.Add()(inputs))
+    report = export(model, folder / "add.tflite", require_int8=False)
+    assert [op.name for op in report.ops] == ["ADD"]
+    assert {tensor.name for tensor in report.inputs} == {"A", "a_1"}
 
 
 @tensorflow_only
@@ -306,8 +331,12 @@ def test_models_that_cannot_become_files(folder):
     strange = keras.Model(
         inputs, layers.Lambda(lambda x: ops.real(ops.fft2((x[None], x[None]))[0]))(inputs)
     )
-    with pytest.raises(ValueError, match="converter cannot make a LiteRT file"):
+    with pytest.raises(ValueError, match=r"converter cannot .* no such operations: .*FFT2D"):
         export(strange, path, require_int8=False)
+
+    recurrent = keras.Sequential([keras.Input((5, 2)), layers.GRU(3, name="gru")])
+    with pytest.raises(ValueError, match=r"inside loops.*unroll=True"):  # TensorFlow would crash
+        quantize(recurrent, path, np.zeros((4, 5, 2), "float32"))
     assert not path.exists()
 
 

@@ -4,6 +4,7 @@ Not one of the frameworks, so it does not have their functions. It is imported w
 and imports what it needs inside its functions: nobody needs LiteRT to import this package.
 """
 
+import re
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -48,21 +49,40 @@ def require_converter(what: str, call: str) -> None:
         )
 
 
-def trace(function: Callable[..., dict[str, Any]], specs: list[Spec]) -> Any:
-    """Traces a function from tensors to a dict of tensors."""
+def trace(
+    function: Callable[..., dict[str, Any]], specs: list[Spec], batch_size: int | None
+) -> Any:
+    """Traces a function from tensors to a dict of tensors, for a batch size where that is open."""
     import tensorflow as tf
 
-    signature = [tf.TensorSpec(shape, dtype, name=name) for name, shape, dtype in specs]
-    traced = tf.function(function, input_signature=signature, autograph=False)
+    def signature(size):
+        return [tf.TensorSpec((s[0] or size, *s[1:]), dtype, name) for name, s, dtype in specs]
+
+    # Open first: Keras takes an addend of shape (1, n) for a bias, and squeezes it.
+    inner = tf.function(function, input_signature=signature(None), autograph=False)
+
+    def fixed(*tensors):
+        return inner(*tensors)
+
+    traced = tf.function(fixed, input_signature=signature(batch_size), autograph=False)
     traced.get_concrete_function()
     return traced
 
 
 def fake_quantized(traced: Any) -> bool:
     """Returns whether a traced function quantizes on trial, as models trained for int8 do."""
+    return any(name.startswith("FakeQuant") for name in _operations(traced))
+
+
+def loops(traced: Any) -> bool:
+    """Returns whether a traced function holds a loop, as recurrent layers do."""
+    return any(name in ("While", "StatelessWhile") for name in _operations(traced))
+
+
+def _operations(traced: Any) -> Iterator[str]:
     graph = traced.get_concrete_function().graph.as_graph_def()
-    nodes = [*graph.node, *(node for f in graph.library.function for node in f.node_def)]
-    return any(node.op.startswith("FakeQuant") for node in nodes)
+    for nodes in (graph.node, *(function.node_def for function in graph.library.function)):
+        yield from (node.op for node in nodes)
 
 
 def convert(
@@ -105,11 +125,17 @@ def convert(
                 warnings.filterwarnings("ignore", r"(?s).*tf\.lite\.Interpreter is deprecated")
                 return converter.convert()
         except Exception as error:  # of many classes, most of them TensorFlow's own
-            lines = [line for line in str(error).splitlines() if line.strip()]
             raise ValueError(
-                "TensorFlow's converter cannot make a LiteRT file of this model. It says: "
-                + " ".join(lines[:3])
+                f"TensorFlow's converter cannot make a LiteRT file of this model. {_reason(error)}"
             ) from error
+
+
+def _reason(error: Exception) -> str:
+    missing = re.findall(r"^(?:TF Select|Custom) ops: (.+)$", str(error), re.MULTILINE)
+    if missing:
+        return f"LiteRT has no such operations: {', '.join(missing)}"
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return f"It says: {' '.join(lines[:3])}"
 
 
 def interpreter(content: bytes, threads: int) -> Any:

@@ -1,27 +1,31 @@
 """Arrays for the inputs of a LiteRT file."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from keras_optkit import _check
 from keras_optkit.compression.litert._names import valid
 
 Shape = tuple[int | None, ...]
 
 
-def named(name: str, x: Any, shapes: dict[str, Shape]) -> dict[str, np.ndarray]:
+def named(
+    name: str, x: Any, shapes: dict[str, Shape], ordered: bool = False
+) -> dict[str, np.ndarray]:
     """Returns the arrays in `x` by the names of inputs.
 
     Args:
         name: Names the argument in errors.
-        x: An array, a list of arrays in the order of the inputs, or a dict of them.
+        x: An array, or a dict of arrays for several inputs.
         shapes: The shapes of the inputs by name; the first axis is that of samples.
+        ordered: Whether the order of `shapes` means something, so that `x` may be a list too.
 
     Raises:
         ValueError: If `x` does not fit.
     """
-    arrays = {key: np.asarray(value) for key, value in _by_name(name, x, shapes).items()}
+    arrays = {key: np.asarray(value) for key, value in _by_name(name, x, shapes, ordered).items()}
     for key, array in arrays.items():
         shape = shapes[key]
         fits = array.ndim == len(shape) and all(
@@ -44,7 +48,7 @@ def named(name: str, x: Any, shapes: dict[str, Shape]) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _by_name(name: str, x: Any, shapes: dict[str, Shape]) -> dict[str, Any]:
+def _by_name(name: str, x: Any, shapes: dict[str, Shape], ordered: bool) -> dict[str, Any]:
     if isinstance(x, Mapping):
         given = {valid(key): value for key, value in x.items()}
         if not shapes.keys() <= given.keys():
@@ -53,16 +57,16 @@ def _by_name(name: str, x: Any, shapes: dict[str, Shape]) -> dict[str, Any]:
                 f"Received: {', '.join(map(str, x)) or 'an empty dict'}"
             )
         return {key: given[key] for key in shapes}
-    if isinstance(x, (list, tuple)) and (len(shapes) > 1 or is_arrays(x, 1)):
-        values: Sequence[Any] = x
-    else:
-        values = [x]
-    if len(values) != len(shapes):
-        raise ValueError(
-            f"`{name}` must have an array for each of the inputs {', '.join(shapes)}, in a dict or "
-            f"a list. Received: {len(values)} of them"
-        )
-    return dict(zip(shapes, values, strict=True))
+    if len(shapes) == 1:
+        return {key: x[0] if is_arrays(x, 1) else x for key in shapes}
+    if ordered and is_arrays(x, len(shapes)):
+        return dict(zip(shapes, x, strict=True))
+    # Files have their inputs in an order of their own.
+    kinds = "a dict or a list" if ordered else "a dict"
+    raise ValueError(
+        f"`{name}` must be {kinds} with an array for each of the inputs {', '.join(shapes)}. "
+        f"{_check.received(name, type(x))}"
+    )
 
 
 def is_arrays(x: Any, count: int) -> bool:

@@ -34,7 +34,7 @@ def calibration(data: Any, specs: list[litert.Spec], samples: int) -> list[dict[
 def _samples(data: Any, specs: list[litert.Spec]) -> Iterator[dict[str, np.ndarray]]:
     shapes = {name: shape for name, shape, _ in specs}
     for batch in _batches(data, len(specs)):
-        arrays = named("data", batch, shapes)
+        arrays = named("data", batch, shapes, ordered=True)
         for row in range(len(next(iter(arrays.values())))):
             yield {
                 name: np.repeat(arrays[name][row : row + 1], shape[0] or 1, axis=0).astype(dtype)

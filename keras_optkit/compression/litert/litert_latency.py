@@ -53,7 +53,8 @@ def litert_latency(
     Args:
         source: A model, which is converted first (on TensorFlow only); or a LiteRT file: its path,
             its bytes, or the report of its export.
-        sample: Inputs, of which the first is taken; random numbers in [0, 1) if None.
+        sample: Inputs, as for `run_litert`, of which the first is taken; random numbers in [0, 1)
+            if None.
         threads: Threads to compute with.
         repeats: Calls to measure, after 10 that are not.
 

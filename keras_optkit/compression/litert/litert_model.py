@@ -52,7 +52,7 @@ class LiteRTModel:
         the integer dtype of the file is taken as it is.
 
         Args:
-            x: An array, a list of arrays in the order of the inputs, or a dict of them.
+            x: An array, or a dict of arrays by name if there are several inputs.
 
         Returns:
             An array, or a dict of them by name if there are several outputs.

@@ -48,9 +48,9 @@ def quantize_post_training(
 
     Raises:
         TypeError: If `model` is not a Keras 3 model.
-        ValueError: If it is not built, has no graph, is trained for int8 already, or would not be
-            all int8; if the data do not fit it, are none, or not finite; if the converter cannot
-            make a file of it; if `path` does not end in `.tflite`.
+        ValueError: If it is not built, has no graph, is trained for int8 already, holds loops, or
+            would not be all int8; if the data do not fit it, are none, or not finite; if the
+            converter cannot make a file of it; if `path` does not end in `.tflite`.
         FileNotFoundError: If the folder of `path` does not exist.
         RuntimeError: If Keras is not on TensorFlow.
         ImportError: If `ai-edge-litert` is not installed: `pip install "keras_optkit[litert]"`.
@@ -74,6 +74,12 @@ def quantize_post_training(
         raise ValueError(
             "The model is trained for int8, and has its ranges already. Write it with "
             f"`export_litert`. {_check.received('model', model.name)}"
+        )
+    if litert.loops(traced):
+        raise ValueError(
+            "TensorFlow cannot find ranges inside loops, which recurrent layers are. Make these "
+            "layers with unroll=True, or write a file of floats: `export_litert` with "
+            f"require_int8=False. {_check.received('model', model.name)}"
         )
     found = calibration(data, specs(model, what, batch_size), samples)
     content = litert.convert(traced, model, True, io_dtype, lambda: iter(found))

@@ -14,7 +14,7 @@ def run_litert(source: str | Path | bytes | LiteRTReport, x: Any, threads: int =
 
     Args:
         source: Path of the file, its bytes, or the report of its export.
-        x: An array, a list of arrays in the order of the inputs, or a dict of them.
+        x: An array, or a dict of arrays by name if there are several inputs.
         threads: Threads to compute with.
 
     Returns:
