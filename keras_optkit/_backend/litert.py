@@ -65,7 +65,9 @@ def trace(
         return inner(*tensors)
 
     traced = tf.function(fixed, input_signature=signature(batch_size), autograph=False)
-    traced.get_concrete_function()
+    if loops(traced):  # The converter wants to know all shapes in them.
+        traced = tf.function(function, input_signature=signature(batch_size), autograph=False)
+        traced.get_concrete_function()
     return traced
 
 
