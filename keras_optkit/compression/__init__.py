@@ -1,5 +1,9 @@
 """Smaller models: pruning."""
 
+from keras_optkit.compression.channels.channel_group import ChannelGroup as ChannelGroup
+from keras_optkit.compression.channels.channel_groups import channel_groups as channel_groups
+from keras_optkit.compression.channels.channel_plan import ChannelPlan as ChannelPlan
+from keras_optkit.compression.channels.prune_channels import prune_channels as prune_channels
 from keras_optkit.compression.compression_report._report import (
     CompressionReport as CompressionReport,
 )

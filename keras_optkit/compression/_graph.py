@@ -77,6 +77,7 @@ def replay(
     run: Callable[[Call, tuple, dict[str, Any]], Any],
     what: str,
     start: Callable[[keras.KerasTensor], Any] = lambda tensor: tensor,
+    shape: Callable[[keras.KerasTensor], tuple] = lambda tensor: tensor.shape,
 ) -> keras.Model:
     """Makes a Functional model of the same graph on new inputs of the same names.
 
@@ -86,11 +87,12 @@ def replay(
             arguments, in which the new tensors stand for the old.
         what: Names the caller in errors.
         start: Returns what stands for an input in the calls, given the new input.
+        shape: Returns the shape of a new input, given the old one.
     """
     old = functional(model, what)
     inputs = tree.map_structure(
         lambda x: keras.Input(
-            batch_shape=x.shape, dtype=x.dtype, name=x._keras_history.operation.name
+            batch_shape=shape(x), dtype=x.dtype, name=x._keras_history.operation.name
         ),
         old._inputs_struct,
     )

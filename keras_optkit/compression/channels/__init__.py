@@ -1,1 +1,1 @@
-"""Channels really removed: a smaller network from the same graph."""
+"""Fewer channels: smaller layers."""
