@@ -19,6 +19,12 @@ Each module here offers the same functions:
   pure functions, the fastest way there is. If `elementwise`, the arguments are those of an
   optimizer's `update`, and each entry of the results depends on the same entry of gradient,
   weight and slots alone.
+- `per_sample_sum(function, measure, repeats, together, jit)`: a compiled function of
+  `weights, rows, shares, *arguments` that returns, for each of `weights`, the sum over samples `i`
+  and over `r` below `repeats` of `shares[i] * measure(gradient)`; the gradient is that of the
+  scalar `function(weights, row, r, *arguments)`, where `row` is sample `i` of the arrays in `rows`
+  as a batch of one. If `together`, all samples are differentiated at once, which takes memory
+  for that many gradients, and may fail; else one after the other.
 - `random_state()`, `set_random_state(state)`: global random numbers of the framework that are
   neither Keras' nor NumPy's; torch's, which data loaders use on every backend, are not here.
 - `shuffle_arrays(epoch_iterator, key)`: lets `fit` shuffle the arrays of a pass by the integer
@@ -67,6 +73,7 @@ hessian_product: Callable[..., Any] = _framework.hessian_product
 no_gradient: Callable[..., Any] = _framework.no_gradient
 number: Callable[..., Any] = _framework.number
 numbers: Callable[..., Any] = _framework.numbers
+per_sample_sum: Callable[..., Any] = _framework.per_sample_sum
 random_state: Callable[..., Any] = _framework.random_state
 read: Callable[..., Any] = _framework.read
 replica_count: Callable[..., Any] = _framework.replica_count

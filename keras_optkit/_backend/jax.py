@@ -150,3 +150,33 @@ def hessian_product(function, jit):
 
 def value(function, jit):
     return jax.jit(function) if jit else function
+
+
+def per_sample_sum(function, measure, repeats, together, jit):
+    def contributions(weights, row, r, share, arguments):
+        row = jax.tree.map(lambda leaf: leaf[None], row)
+        gradients = jax.grad(function)(weights, row, r, *arguments)
+        return [share * measure(g) for g in gradients]
+
+    def compute(weights, rows, shares, *arguments):
+        if together:
+            mapped = jax.vmap(contributions, (None, 0, None, 0, None))
+
+            def add(totals, r):
+                parts = mapped(weights, rows, r, shares, arguments)
+                return [t + jax.numpy.sum(p, 0) for t, p in zip(totals, parts, strict=True)], None
+
+            steps = jax.numpy.arange(repeats)
+        else:
+
+            def add(totals, k):
+                row = jax.tree.map(lambda leaf: leaf[k // repeats], rows)
+                share = shares[k // repeats]
+                parts = contributions(weights, row, k % repeats, share, arguments)
+                return [t + p for t, p in zip(totals, parts, strict=True)], None
+
+            steps = jax.numpy.arange(shares.shape[0] * repeats)
+        zeros = [jax.numpy.zeros(w.shape, w.dtype) for w in weights]
+        return jax.lax.scan(add, zeros, steps)[0]
+
+    return jax.jit(compute) if jit else compute

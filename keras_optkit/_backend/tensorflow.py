@@ -193,6 +193,29 @@ def value(function, jit):
     return tf.function(function, jit_compile=jit, autograph=False)
 
 
+def per_sample_sum(function, measure, repeats, together, jit):
+    if together:  # `tf.vectorized_map` knows too few operations, and is slow to trace
+        raise NotImplementedError
+
+    @tf.function(jit_compile=jit, autograph=False)
+    def compute(weights, rows, shares, *arguments):
+        def add(k, totals):
+            row = tf.nest.map_structure(lambda leaf: leaf[k // repeats][None], rows)
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(weights)
+                value = function(weights, row, k % repeats, *arguments)
+            zero = tf.UnconnectedGradients.ZERO
+            gradients = tape.gradient(value, weights, unconnected_gradients=zero)
+            parts = [shares[k // repeats] * measure(dense(g)) for g in gradients]
+            return k + 1, [t + p for t, p in zip(totals, parts, strict=True)]
+
+        count = shares.shape[0] * repeats
+        start = tf.constant(0), [tf.zeros_like(w) for w in weights]
+        return tf.while_loop(lambda k, totals: k < count, add, start)[1]
+
+    return compute
+
+
 def random_state():
     generator, rng = stateful_random_ops.global_generator, _operation_seeds()
     return {

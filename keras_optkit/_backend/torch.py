@@ -192,3 +192,32 @@ def hessian_product(function, jit):
 
 def value(function, jit):
     return torch.no_grad()(function)
+
+
+def per_sample_sum(function, measure, repeats, together, jit):
+    def contributions(weights, row, r, share, arguments):
+        row = keras.tree.map_structure(lambda leaf: leaf[None], row)
+        gradients = torch.func.grad(function)(weights, row, r, *arguments)
+        return [share * measure(g) for g in gradients]
+
+    def compute(weights, rows, shares, *arguments):
+        weights = [w.detach() for w in weights]
+        totals = [torch.zeros_like(w) for w in weights]
+        if together:
+            mapped = torch.func.vmap(contributions, (None, 0, None, 0, None))
+            for r in range(repeats):
+                parts = mapped(weights, rows, r, shares, arguments)
+                totals = [t + p.sum(0) for t, p in zip(totals, parts, strict=True)]
+            return totals
+        for i in range(len(shares)):
+            row = keras.tree.map_structure(lambda leaf, i=i: leaf[i : i + 1], rows)
+            leaves = [w.requires_grad_() for w in (w.detach() for w in weights)]
+            for r in range(repeats):
+                with torch.enable_grad():
+                    value = function(leaves, row, r, *arguments)
+                gradients = torch.autograd.grad(value, leaves, materialize_grads=True)
+                for total, g in zip(totals, gradients, strict=True):
+                    total += shares[i] * measure(dense(g))
+        return totals
+
+    return compute

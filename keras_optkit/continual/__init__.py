@@ -1,6 +1,7 @@
 """Learning one task after another without forgetting the earlier ones."""
 
 from keras_optkit.continual.evaluate_tasks import evaluate_tasks as evaluate_tasks
+from keras_optkit.continual.fisher_diagonal import fisher_diagonal as fisher_diagonal
 from keras_optkit.continual.gdumb import gdumb as gdumb
 from keras_optkit.continual.masked_crossentropy import MaskedCrossentropy as MaskedCrossentropy
 from keras_optkit.continual.masked_logits import masked_logits as masked_logits

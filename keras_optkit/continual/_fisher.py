@@ -1,0 +1,106 @@
+"""The Fisher information of a model, compiled once for all tasks."""
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops, tree
+
+from keras_optkit.continual._likelihoods import likelihood
+from keras_optkit.continual._per_sample import PerSample
+from keras_optkit.optimizers._objective import _as_loss
+
+LABELS = ("exact", "sampled", "empirical")
+
+
+class Fisher:
+    """The diagonal of the Fisher information, for one model, loss and kind of labels.
+
+    Args:
+        model: The model to differentiate.
+        labels: One of `LABELS`.
+        compiled: The model that was compiled with the loss, or the loss itself.
+    """
+
+    def __init__(self, model: keras.Model, labels: str, compiled: Any):
+        self.model, self.labels = model, labels
+        self._known: Any = None
+        self._loss = _twin(compiled) if isinstance(compiled, keras.Model) else _as_loss(compiled)
+        if labels != "empirical":
+            loss = compiled.loss if isinstance(compiled, keras.Model) else compiled
+            self._known = likelihood(loss)
+        self._gradients: PerSample | None = None
+
+    def __call__(
+        self, x: Any, y: Any, n_samples: int | None, batch_size: int, seed: int, verbose: int
+    ) -> list[np.ndarray]:
+        """Returns one float64 array for each trainable variable."""
+        rng = np.random.default_rng(seed)
+        x, y = (None if a is None else tree.map_structure(_array, a) for a in (x, y))
+        count = len(tree.flatten(x)[0])
+        if n_samples is not None and n_samples < count:
+            chosen = np.sort(rng.choice(count, n_samples, replace=False))
+            x, y = (
+                None if a is None else tree.map_structure(lambda leaf: leaf[chosen], a)
+                for a in (x, y)
+            )
+            count = n_samples
+        if self._gradients is None:
+            # The first time it makes outputs only, to count their entries and build the loss.
+            self._gradients = PerSample(self.model, self._scalar, ops.square)
+        gradients = self._gradients
+        outputs = gradients.outputs(x)
+        arrays = {"y": y} if self.labels == "empirical" else {}
+        if self._known is None:
+            _check_one_number(self._loss(_first(y), outputs))
+        else:
+            if len(tree.flatten(outputs)) > 1:
+                raise ValueError(
+                    'Exact and sampled labels are for models with one output; use labels="empirical"'
+                    f". Received: labels={self.labels!r}, and a model with "
+                    f"{len(tree.flatten(outputs))} outputs"
+                )
+            shape = tuple(outputs.shape[1:])
+            if self.labels == "exact":
+                gradients.repeats = self._known.terms(shape)
+            else:
+                arrays["noise"] = self._known.noise(shape, count, rng)
+        bar = keras.utils.Progbar(count, unit_name="sample")
+        result = gradients.mean(x, arrays, batch_size, bar.update if verbose else lambda done: None)
+        if not all(np.isfinite(array).all() for array in result):
+            raise ValueError(
+                "The gradients of every sample must be finite; look at the data, and for `sqrt`, "
+                "`norm` or `log` of what can be 0. Received: squared gradients that are not finite"
+            )
+        return result
+
+    def _scalar(self, outputs, arrays, r):
+        if self._known is None:
+            return self._loss(arrays["y"], outputs)
+        outputs = tree.flatten(outputs)[0]
+        if self.labels == "exact":
+            return self._known.term(outputs, r)
+        return self._known.drawn(outputs, arrays["noise"])
+
+
+def _twin(model: keras.Model):
+    """Returns the compiled loss anew, so that the one of the model is not built here."""
+    loss = model._compile_loss
+    return type(loss)(loss._user_loss, loss._user_loss_weights, output_names=loss.output_names)
+
+
+def _check_one_number(loss) -> None:
+    if tuple(ops.shape(loss)) != ():
+        raise ValueError(
+            "The loss must be one number for one sample; use another `reduction`. Received: a "
+            f"loss of shape {tuple(ops.shape(loss))}"
+        )
+
+
+def _first(arrays):
+    return tree.map_structure(lambda array: ops.convert_to_tensor(array[:1]), arrays)
+
+
+def _array(leaf):
+    array = np.asarray(ops.convert_to_numpy(leaf))
+    return array.astype(keras.config.floatx()) if array.dtype.kind == "f" else array

@@ -1,0 +1,123 @@
+"""Means over samples of a measure of each one's gradient."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops, tree
+
+from keras_optkit import _backend
+from keras_optkit.optimizers._precision import HALF, full_precision
+
+ROOM = 2**25  # entries of gradients held at once, where samples are differentiated together
+TOGETHER = True  # whether to try
+
+
+class PerSample:
+    """Runs a model on one sample at a time, compiled, and leaves it as it is.
+
+    Layers run in inference mode: BatchNormalization with its moving statistics, no dropout.
+
+    Args:
+        model: A built model with weights to train.
+        scalar: What to differentiate: a function of the outputs for a batch of one, of that row
+            of the other arrays as a dict, and of a number below `repeats`.
+        measure: Of each gradient, such as its square.
+        repeats: How often each sample counts, with a sum over the results.
+    """
+
+    def __init__(self, model: keras.Model, scalar: Callable, measure: Callable, repeats: int = 1):
+        self.model, self.scalar, self.measure, self.repeats = model, scalar, measure, repeats
+        self._jit = not model.run_eagerly and model.jit_compile
+        self._compiled: Any = None
+        self._together = TOGETHER
+        low = [v.path for v in model.trainable_variables if v.dtype in HALF]
+        if low:
+            raise ValueError(
+                "`model` must keep its weights in float32, since squares of gradients in half "
+                "precision vanish. A mixed policy, such as "
+                '`keras.config.set_dtype_policy("mixed_bfloat16")`, keeps them so. Received: half '
+                f"precision in {', '.join(low[:8])}"
+            )
+
+    def mean(
+        self, x: Any, arrays: dict, batch_size: int, told: Callable[[int], None]
+    ) -> list[np.ndarray]:
+        """Returns the mean of the measure for each trainable variable, in float64.
+
+        Args:
+            x: Inputs, as an array or a list or dict of arrays.
+            arrays: More arrays of the same number of rows.
+            batch_size: Samples to take at a time.
+            told: Called with the number of samples that are done.
+        """
+        variables = self.model.trainable_variables
+        others = self._others()
+        state = [_copy(v) for v in others]
+        weights = [_copy(v) for v in variables]
+        rows = {"x": x, **arrays}
+        count = len(tree.flatten(x)[0])
+        largest = max(1, ROOM // sum(int(np.prod(v.shape)) for v in variables))
+        size = min(batch_size, count, largest)
+        totals = [np.zeros(v.shape) for v in variables]
+        for start in range(0, count, size):
+            # Always of one size, as another would compile all again: what is too much counts 0.
+            which = np.arange(start, start + size)
+            shares = ops.convert_to_tensor((which < count).astype("float32"))
+            part = _take(rows, np.minimum(which, count - 1))
+            sums = self._run(weights, part, shares, state)
+            for total, one in zip(totals, sums, strict=True):
+                total += ops.convert_to_numpy(one)
+            told(min(start + size, count))
+        return [total / count for total in totals]
+
+    def outputs(self, x: Any):
+        """Returns the outputs for the first sample."""
+        others, variables = self._others(), self.model.trainable_variables
+        state, weights = ([ops.convert_to_tensor(v) for v in vs] for vs in (others, variables))
+        return self._outputs(weights, _take(x, np.arange(1)), state)
+
+    def _run(self, weights, rows, shares, state):
+        if self._together:
+            try:
+                self._make(together=True)
+                return self._compiled(weights, rows, shares, state)
+            # Not all that can be differentiated can be mapped over samples, and each framework
+            # says so in its own ways. What is wrong with the model itself comes up again below.
+            except Exception:
+                self._together, self._compiled = False, None
+        self._make(together=False)
+        return self._compiled(weights, rows, shares, state)
+
+    def _make(self, together: bool) -> None:
+        if self._compiled is None:
+            self._compiled = _backend.per_sample_sum(
+                self._scalar, self.measure, self.repeats, together, self._jit
+            )
+
+    def _scalar(self, weights, row, r, state):
+        arrays = {name: array for name, array in row.items() if name != "x"}
+        value = self.scalar(self._outputs(weights, row["x"], state), arrays, r)
+        return ops.cast(value, "float32")
+
+    def _outputs(self, weights, x, state):
+        model = self.model
+        mapping = [
+            *zip(model.trainable_variables, weights, strict=True),
+            *zip(self._others(), state, strict=True),
+        ]
+        with full_precision(model), keras.StatelessScope(mapping, collect_losses=True):
+            return model(x, training=False) if model._call_has_training_arg else model(x)
+
+    def _others(self) -> list:
+        trainable = {id(v) for v in self.model.trainable_variables}
+        return [v for v in self.model.variables if id(v) not in trainable]
+
+
+def _copy(variable):
+    return ops.copy(ops.convert_to_tensor(variable))
+
+
+def _take(arrays, rows):
+    return tree.map_structure(lambda array: ops.convert_to_tensor(array[rows]), arrays)
