@@ -110,10 +110,32 @@ def train_step(model, state, data):
     (_, seen), gradients = jax.value_and_grad(loss_at, has_aux=True)(trainable)
     loss, y_pred, _, non_trainable, metrics = seen  # Keras too drops weights assigned on JAX
     gradients = model.change_gradients(gradients, trainable, gradients_at)
-    trainable, optimizer = model.optimizer.stateless_apply(optimizer, gradients, trainable)
+    if model.follows_updates:
+        trainable, non_trainable, optimizer = _followed(
+            model, gradients, trainable, non_trainable, optimizer
+        )
+    else:
+        trainable, optimizer = model.optimizer.stateless_apply(optimizer, gradients, trainable)
     x, y, sample_weight = batch
     logs, metrics = model._update_metrics_variables(metrics, loss, x, y, y_pred, sample_weight)
     return logs, (trainable, non_trainable, optimizer, metrics)
+
+
+def _followed(model, gradients, trainable, non_trainable, optimizer):
+    """Does an update, then what the model does after it."""
+    with keras.StatelessScope([*zip(model.optimizer.variables, optimizer, strict=True)]):
+        pace = model.pace()
+    moved, optimizer = model.optimizer.stateless_apply(optimizer, gradients, trainable)
+    after = [
+        *zip(model.trainable_variables, moved, strict=True),
+        *zip(model.non_trainable_variables, non_trainable, strict=True),
+        *zip(model.optimizer.variables, optimizer, strict=True),
+    ]
+    with keras.StatelessScope(after) as scope:
+        model.after_update(gradients, trainable, pace)
+    new = [scope.get_current_value(v) for v, _ in after]
+    first, second = len(moved), len(moved) + len(non_trainable)
+    return new[:first], new[first:second], optimizer
 
 
 def random_state():
@@ -158,25 +180,23 @@ def per_sample_sum(function, measure, repeats, together, jit):
         gradients = jax.grad(function)(weights, row, r, *arguments)
         return [share * measure(g) for g in gradients]
 
+    mapped = jax.vmap(contributions, (None, 0, None, 0, None))
+
     def compute(weights, rows, shares, *arguments):
-        if together:
-            mapped = jax.vmap(contributions, (None, 0, None, 0, None))
+        def add_one(totals, k):
+            row = jax.tree.map(lambda leaf: leaf[k // repeats], rows)
+            share = shares[k // repeats]
+            parts = contributions(weights, row, k % repeats, share, arguments)
+            return [t + p for t, p in zip(totals, parts, strict=True)], None
 
-            def add(totals, r):
-                parts = mapped(weights, rows, r, shares, arguments)
-                return [t + jax.numpy.sum(p, 0) for t, p in zip(totals, parts, strict=True)], None
+        def add_all(totals, r):
+            parts = mapped(weights, rows, r, shares, arguments)
+            return [t + jax.numpy.sum(p, 0) for t, p in zip(totals, parts, strict=True)], None
 
-            steps = jax.numpy.arange(repeats)
-        else:
-
-            def add(totals, k):
-                row = jax.tree.map(lambda leaf: leaf[k // repeats], rows)
-                share = shares[k // repeats]
-                parts = contributions(weights, row, k % repeats, share, arguments)
-                return [t + p for t, p in zip(totals, parts, strict=True)], None
-
-            steps = jax.numpy.arange(shares.shape[0] * repeats)
         zeros = [jax.numpy.zeros(w.shape, w.dtype) for w in weights]
-        return jax.lax.scan(add, zeros, steps)[0]
+        if together:
+            return jax.lax.scan(add_all, zeros, jax.numpy.arange(repeats))[0]
+        steps = jax.numpy.arange(shares.shape[0] * repeats)
+        return jax.lax.scan(add_one, zeros, steps)[0]
 
     return jax.jit(compute) if jit else compute

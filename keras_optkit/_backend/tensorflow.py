@@ -124,7 +124,10 @@ def train_step(model, data):
         for variable, value in zip(variables, values, strict=True):
             if value is not None:
                 variable.assign(value)
+    pace = model.pace() if model.follows_updates else None
     model.optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
+    if pace is not None:
+        model.after_update(gradients, weights, pace)
     x, y, sample_weight = batch
     rows = tf.shape(next(t for t in keras.tree.flatten(x) if t is not None))[0]
     whole = loss * tf.cast(tf.distribute.get_strategy().num_replicas_in_sync, loss.dtype)

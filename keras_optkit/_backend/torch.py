@@ -138,7 +138,11 @@ def train_step(model, data):
             for variable, value in zip(variables, values, strict=True):
                 if value is not None:
                     variable.assign(value)
+        follows = model.follows_updates
+        before, pace = ([w.clone() for w in weights], model.pace()) if follows else (None, None)
         model.optimizer.apply(gradients, model.trainable_variables)
+        if follows:
+            model.after_update(gradients, before, pace)
     x, y, sample_weight = batch
     rows = next(t for t in keras.tree.flatten(x) if t is not None).shape[0]
     model._loss_tracker.update_state(loss, sample_weight=rows)

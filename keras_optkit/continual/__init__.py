@@ -1,8 +1,12 @@
 """Learning one task after another without forgetting the earlier ones."""
 
+from keras_optkit.continual.continual_model import ContinualModel as ContinualModel
 from keras_optkit.continual.evaluate_tasks import evaluate_tasks as evaluate_tasks
+from keras_optkit.continual.ewc import EWC as EWC
 from keras_optkit.continual.fisher_diagonal import fisher_diagonal as fisher_diagonal
 from keras_optkit.continual.gdumb import gdumb as gdumb
+from keras_optkit.continual.l2_anchor import L2Anchor as L2Anchor
+from keras_optkit.continual.mas import MAS as MAS
 from keras_optkit.continual.masked_crossentropy import MaskedCrossentropy as MaskedCrossentropy
 from keras_optkit.continual.masked_logits import masked_logits as masked_logits
 from keras_optkit.continual.metrics import accuracy as accuracy
@@ -18,5 +22,6 @@ from keras_optkit.continual.plot_task_curves import plot_task_curves as plot_tas
 from keras_optkit.continual.replay_buffer import ReplayBuffer as ReplayBuffer
 from keras_optkit.continual.replay_dataset import ReplayDataset as ReplayDataset
 from keras_optkit.continual.rotated_tasks import rotated_tasks as rotated_tasks
+from keras_optkit.continual.si import SI as SI
 from keras_optkit.continual.split_tasks import split_tasks as split_tasks
 from keras_optkit.continual.task import Task as Task

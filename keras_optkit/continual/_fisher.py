@@ -25,7 +25,7 @@ class Fisher:
     def __init__(self, model: keras.Model, labels: str, compiled: Any):
         self.model, self.labels = model, labels
         self._known: Any = None
-        self._loss = _twin(compiled) if isinstance(compiled, keras.Model) else _as_loss(compiled)
+        self._loss: Any = _twin(compiled) if isinstance(compiled, keras.Model) else _as_loss(compiled)
         if labels != "empirical":
             loss = compiled.loss if isinstance(compiled, keras.Model) else compiled
             self._known = likelihood(loss)
@@ -35,16 +35,8 @@ class Fisher:
         self, x: Any, y: Any, n_samples: int | None, batch_size: int, seed: int, verbose: int
     ) -> list[np.ndarray]:
         """Returns one float64 array for each trainable variable."""
-        rng = np.random.default_rng(seed)
-        x, y = (None if a is None else tree.map_structure(_array, a) for a in (x, y))
-        count = len(tree.flatten(x)[0])
-        if n_samples is not None and n_samples < count:
-            chosen = np.sort(rng.choice(count, n_samples, replace=False))
-            x, y = (
-                None if a is None else tree.map_structure(lambda leaf: leaf[chosen], a)
-                for a in (x, y)
-            )
-            count = n_samples
+        x, y = chosen(as_arrays(x), as_arrays(y), n_samples, seed)
+        count, rng = len(tree.flatten(x)[0]), np.random.default_rng([seed, 1])
         if self._gradients is None:
             # The first time it makes outputs only, to count their entries and build the loss.
             self._gradients = PerSample(self.model, self._scalar, ops.square)
@@ -56,8 +48,8 @@ class Fisher:
         else:
             if len(tree.flatten(outputs)) > 1:
                 raise ValueError(
-                    'Exact and sampled labels are for models with one output; use labels="empirical"'
-                    f". Received: labels={self.labels!r}, and a model with "
+                    "Exact and sampled labels are for models with one output; for others use "
+                    f'labels="empirical". Received: labels={self.labels!r}, and a model with '
                     f"{len(tree.flatten(outputs))} outputs"
                 )
             shape = tuple(outputs.shape[1:])
@@ -99,6 +91,21 @@ def _check_one_number(loss) -> None:
 
 def _first(arrays):
     return tree.map_structure(lambda array: ops.convert_to_tensor(array[:1]), arrays)
+
+
+def as_arrays(data: Any) -> Any:
+    """Returns NumPy arrays, those of numbers in Keras' precision."""
+    return None if data is None else tree.map_structure(_array, data)
+
+
+def chosen(x: Any, y: Any, n_samples: int | None, seed: int) -> tuple[Any, Any]:
+    """Returns `n_samples` of the rows, or all if there are no more, in their order."""
+    count = len(tree.flatten(x)[0])
+    if n_samples is None or n_samples >= count:
+        return x, y
+    rows = np.sort(np.random.default_rng(seed).choice(count, n_samples, replace=False))
+    x = tree.map_structure(lambda leaf: leaf[rows], x)
+    return x, None if y is None else tree.map_structure(lambda leaf: leaf[rows], y)
 
 
 def _array(leaf):

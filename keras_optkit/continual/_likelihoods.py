@@ -125,7 +125,7 @@ def likelihood(loss: Any) -> Likelihood:
     Raises:
         ValueError: If none is known.
     """
-    known = keras.losses.get(loss) if isinstance(loss, (str, dict)) and loss else loss
+    known: Any = keras.losses.get(loss) if isinstance(loss, (str, dict)) and loss else loss
     crossentropies = (
         keras.losses.SparseCategoricalCrossentropy,
         keras.losses.CategoricalCrossentropy,

@@ -4,8 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+from keras import ops
 
 from keras_optkit import _backend, _check, _config
+from keras_optkit.optimizers._slots import read
 
 # What `fit`, `evaluate` and `predict` call, and the wrapper has of its own.
 STEPS = ("train_step", "test_step", "predict_step", "compute_loss", "compute_metrics")
@@ -14,9 +16,9 @@ STEPS = ("train_step", "test_step", "predict_step", "compute_loss", "compute_met
 class ModelWrapper(keras.Model):
     """Base of models that train another one by other gradients than those of its loss.
 
-    A subclass writes `change_gradients`, and stores each argument of its constructor under its
-    own name. All weights belong to the model inside, under the paths they have there; in
-    everything but training the wrapper does what the model does.
+    A subclass writes `change_gradients` or `after_update`, and stores each argument of its
+    constructor under its own name. All weights belong to the model inside, under the paths they
+    have there; in everything but training the wrapper does what the model does.
 
     Args:
         model: The `keras.Model` to train, built or not.
@@ -67,6 +69,30 @@ class ModelWrapper(keras.Model):
                 batch, random numbers and other state, and leaving all of it as it is.
         """
         return gradients
+
+    @property
+    def follows_updates(self) -> bool:
+        """Whether `after_update` is to be called, for which old weights are kept in each step."""
+        return False
+
+    def after_update(self, gradients: list, before: list, pace: tuple) -> None:
+        """Acts on the weights that the optimizer has moved, or on other variables of the wrapper.
+
+        They are written by `_backend.assign`, since several replicas may do so at once.
+
+        Args:
+            gradients: Those that the optimizer got.
+            before: Values of the trainable variables before it moved them.
+            pace: What `pace` returned then.
+        """
+
+    def pace(self) -> tuple[Any, Any, Any]:
+        """Returns the learning rate of the next update, the updates so far, and the loss scale."""
+        optimizer = self.optimizer
+        rate, count = read(optimizer.learning_rate), read(optimizer.iterations)
+        scale = optimizer.scale_loss(ops.ones((), "float32"))
+        # Copies, since on torch a variable is its memory.
+        return tuple(ops.copy(ops.convert_to_tensor(value)) for value in (rate, count, scale))
 
     def strip(self) -> keras.Model:
         """Returns the model inside, as trained so far.
