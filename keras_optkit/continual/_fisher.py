@@ -25,10 +25,10 @@ class Fisher:
     def __init__(self, model: keras.Model, labels: str, compiled: Any):
         self.model, self.labels = model, labels
         self._known: Any = None
-        self._loss: Any = _twin(compiled) if isinstance(compiled, keras.Model) else _as_loss(compiled)
+        of_model = isinstance(compiled, keras.Model)
+        self._loss: Any = _twin(compiled) if of_model else _as_loss(compiled)
         if labels != "empirical":
-            loss = compiled.loss if isinstance(compiled, keras.Model) else compiled
-            self._known = likelihood(loss)
+            self._known = likelihood(compiled.loss if of_model else compiled)
         self._gradients: PerSample | None = None
 
     def __call__(
