@@ -1,18 +1,22 @@
 """TF-MOT prunes, clusters and quantizes models of Keras 3."""
 
 import functools
+import importlib.util
 
 import keras
 import numpy as np
 import pytest
 from keras import layers, ops
 
-pytest.importorskip("tensorflow_model_optimization")
-tf_keras = pytest.importorskip("tf_keras")
-
 from keras_optkit.compression import ConstantSparsity, PolynomialSparsity, tfmot
 from keras_optkit.compression.tfmot import _imports
 from tests import nets
+
+if importlib.util.find_spec("tensorflow_model_optimization") is None:
+    # Not importorskip: that import is the one which changes the process.
+    pytest.skip("TF-MOT is not installed", allow_module_level=True)
+
+tf_keras = _imports.tf_keras()
 
 tensorflow_only = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow",
@@ -176,6 +180,7 @@ def test_quantize_gives_int8():
     assert int8_share(interpreter) == 1
 
 
+@pytest.mark.heavy
 @tensorflow_only
 def test_quantize_takes_int8_at_the_door():
     content, _ = tfmot.quantize(trained(), fit(1), io_dtype="int8")
@@ -186,6 +191,7 @@ def test_quantize_takes_int8_at_the_door():
     assert entry["dtype"] is out["dtype"] is np.int8
 
 
+@pytest.mark.heavy
 @tensorflow_only
 def test_prune_preserve_keeps_the_zeros():
     model = pruned_by_magnitude()
@@ -196,7 +202,10 @@ def test_prune_preserve_keeps_the_zeros():
 
 
 @tensorflow_only
-@pytest.mark.parametrize("scheme", ["cluster_preserve", "prune_cluster_preserve"])
+@pytest.mark.parametrize(
+    "scheme",
+    [pytest.param("cluster_preserve", marks=pytest.mark.heavy), "prune_cluster_preserve"],
+)
 def test_cluster_preserve_keeps_the_number_of_values(scheme):
     sparse = scheme == "prune_cluster_preserve"
     start = pruned_by_magnitude() if sparse else trained()

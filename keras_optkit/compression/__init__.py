@@ -1,5 +1,6 @@
 """Smaller models: pruning."""
 
+from keras_optkit.compression import tfmot as tfmot
 from keras_optkit.compression.channels.channel_group import ChannelGroup as ChannelGroup
 from keras_optkit.compression.channels.channel_groups import channel_groups as channel_groups
 from keras_optkit.compression.channels.channel_plan import ChannelPlan as ChannelPlan

@@ -1,6 +1,7 @@
 """TF-MOT and tf_keras, imported so that the rest of the process does not notice."""
 
 import functools
+import importlib.util
 import os
 from typing import Any
 
@@ -41,6 +42,9 @@ def tfmot() -> Any:
 
 
 def _settle_tf_keras() -> None:
+    for name in ("tensorflow", "tf_keras"):  # TensorFlow loops if it wants tf_keras in vain
+        if importlib.util.find_spec(name) is None:
+            raise ImportError(f"No module named {name!r}")
     import tensorflow as tf
 
     tf.keras.layers  # noqa: B018  # This very look decides what `tf.keras` is from here on.
