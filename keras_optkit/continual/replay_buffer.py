@@ -8,11 +8,10 @@ import numpy as np
 from keras_optkit import _check
 from keras_optkit._config import Configurable
 from keras_optkit._registry import register
-from keras_optkit.continual import _buffer_file, _nested
+from keras_optkit.continual import _buffer_file
 from keras_optkit.continual._labels import labels_of
 from keras_optkit.continual._policies import POLICIES
-
-CHUNK = 1024  # samples copied at a time
+from keras_optkit.continual._storage import Samples, Storage
 
 
 @register
@@ -75,9 +74,7 @@ class ReplayBuffer(Configurable):
 
     def clear(self) -> None:
         """Forgets all samples; the buffer is then as new, random numbers included."""
-        self._structure: Any = None
-        self._arrays: list[np.ndarray] = []
-        self._names: list[str] = []
+        self._storage = Storage(self.capacity, self.max_bytes)
         self._policy = POLICIES[self.policy](self.capacity)
         # Two streams, so that sampling does not change what is kept.
         self._keeping, self._sampling = (
@@ -99,15 +96,18 @@ class ReplayBuffer(Configurable):
             ValueError: If structure, shapes or dtypes are not those of the samples before, or if
                 the samples would take more than `max_bytes`. The buffer is then as before.
         """
-        structure, arrays, names = self.check(x, y, **extras)
-        count = len(arrays[0])
+        samples = self.check(x, y, **extras)
+        count = len(samples.arrays[0])
         labels = [None] * count
         if self._policy.needs_labels:
             labels = labels_of(y, f'policy="{self.policy}"').tolist()
-        if not self._arrays:
-            self._allocate(structure, arrays, names)
+        self._storage.allocate(samples)
         draws = self._keeping.random((count, self._policy.draws))
-        self._write(arrays, self._policy.place(labels, draws))
+        self._storage.write(samples, self._policy.place(labels, draws))
+
+    def check(self, x: Any, y: Any = None, **extras: Any) -> Samples:
+        """Raises what `add` would raise, apart from labels and bytes; adds nothing."""
+        return self._storage.check({"x": x, "y": y, **extras})
 
     def sample(self, n: int, rng: Any = None) -> tuple:
         """Returns `n` of the samples, all equally likely, as `(x, y)` or `(x, y, extras)`.
@@ -127,13 +127,13 @@ class ReplayBuffer(Configurable):
         if not len(self):
             raise ValueError("The buffer is empty, so nothing can be sampled. Call `add` first.")
         rng = self._sampling if rng is None else np.random.default_rng(rng)
-        return self._rows(rng.choice(len(self), n, replace=n > len(self)))
+        return self._pair(rng.choice(len(self), n, replace=n > len(self)))
 
     def data(self) -> tuple:
         """Returns a copy of all samples, in the form of `sample`."""
         if not len(self):
             raise ValueError("The buffer is empty. Call `add` first.")
-        return self._rows(np.arange(len(self)))
+        return self._pair(np.arange(len(self)))
 
     def __len__(self) -> int:
         return min(self.seen, self.capacity)
@@ -146,15 +146,22 @@ class ReplayBuffer(Configurable):
     @property
     def nbytes(self) -> int:
         """How many bytes the samples take, those of empty places included."""
-        return sum(array.nbytes for array in self._arrays)
+        return self._storage.nbytes
+
+    @property
+    def extras(self) -> dict[str, Any]:
+        """What is kept beside `x` and `y`, by name: views of all places, the empty ones too."""
+        held = self._storage.rows(slice(None))
+        return {name: value for name, value in held.items() if name not in ("x", "y")}
 
     def state(self) -> dict[str, Any]:
         """Returns all that `load_state` needs, as plain data and arrays."""
+        structure, arrays, names = self._storage.held
         return {
             "config": self.get_config(),
-            "structure": self._structure,
-            "names": list(self._names),
-            "arrays": [array[: len(self)].copy() for array in self._arrays],
+            "structure": structure,
+            "names": list(names),
+            "arrays": [array[: len(self)].copy() for array in arrays],
             "policy": self._policy.state(),
             "random": [self._keeping.bit_generator.state, self._sampling.bit_generator.state],
         }
@@ -171,11 +178,10 @@ class ReplayBuffer(Configurable):
                 "the buffer with the same arguments, or use ReplayBuffer.load for a file."
             )
         self.clear()
-        arrays = [np.asarray(array) for array in state["arrays"]]
-        if arrays:
-            self._allocate(state["structure"], arrays, list(state["names"]))
-            for kept, array in zip(self._arrays, arrays, strict=True):
-                kept[: len(array)] = array
+        samples = Samples(state["structure"], list(state["arrays"]), list(state["names"]))
+        if samples.arrays:
+            self._storage.allocate(samples)
+            self._storage.write(samples, np.arange(len(samples.arrays[0])))
         self._policy.load_state(state["policy"])
         self._keeping.bit_generator.state, self._sampling.bit_generator.state = state["random"]
 
@@ -198,57 +204,7 @@ class ReplayBuffer(Configurable):
         buffer.load_state(state)
         return buffer
 
-    def check(
-        self, x: Any, y: Any = None, **extras: Any
-    ) -> tuple[Any, list[np.ndarray], list[str]]:
-        """Raises unless the samples could be added; returns structure, arrays and their names."""
-        structure, arrays, names = _nested.flatten({"x": x, "y": y, **extras})
-        _nested.rows(arrays, names)
-        if not self._arrays:
-            return structure, arrays, names
-        if _nested.key(structure) != _nested.key(self._structure):
-            raise ValueError(
-                f"The buffer holds {', '.join(self._names)}, and further samples must have the "
-                f"same structure. Received: {', '.join(names)}"
-            )
-        for name, array, kept in zip(names, arrays, self._arrays, strict=True):
-            if array.shape[1:] != kept.shape[1:] or array.dtype != kept.dtype:
-                raise ValueError(
-                    f"`{name}` must be like what the buffer holds: rows of shape "
-                    f"{kept.shape[1:]} and dtype {kept.dtype}. Received: rows of shape "
-                    f"{array.shape[1:]} and dtype {array.dtype}"
-                )
-        return structure, arrays, names
-
-    @property
-    def extras(self) -> dict[str, Any]:
-        """What is kept beside `x` and `y`, by name, with all its places."""
-        if self._structure is None:
-            return {}
-        held = _nested.rebuild(self._structure, self._arrays)
-        return {name: value for name, value in held.items() if name not in ("x", "y")}
-
-    def _rows(self, which: np.ndarray) -> tuple:
-        held = _nested.rebuild(self._structure, [array[which] for array in self._arrays])
+    def _pair(self, which: np.ndarray) -> tuple:
+        held = self._storage.rows(which)
         pair = (held.pop("x"), held.pop("y"))
         return (*pair, held) if held else pair
-
-    def _allocate(self, structure: Any, arrays: list[np.ndarray], names: list[str]) -> None:
-        each = sum(array.dtype.itemsize * int(np.prod(array.shape[1:])) for array in arrays)
-        if self.max_bytes is not None and each * self.capacity > self.max_bytes:
-            raise ValueError(
-                f"{self.capacity} samples of {each} bytes take {each * self.capacity} bytes. For "
-                f"at most {self.max_bytes}, use a capacity of at most {self.max_bytes // each}. "
-                f"{_check.received('max_bytes', self.max_bytes)}"
-            )
-        self._structure, self._names = structure, names
-        self._arrays = [np.zeros((self.capacity, *a.shape[1:]), a.dtype) for a in arrays]
-
-    def _write(self, arrays: list[np.ndarray], slots: np.ndarray) -> None:
-        given = np.flatnonzero(slots >= 0)[::-1]
-        _, latest = np.unique(slots[given], return_index=True)
-        which = given[latest]
-        for start in range(0, len(which), CHUNK):  # bounds the copies on the way
-            part = which[start : start + CHUNK]
-            for kept, array in zip(self._arrays, arrays, strict=True):
-                kept[slots[part]] = array[part]
