@@ -252,6 +252,16 @@ def test_sample_comes_in_the_form_that_was_added():
     np.testing.assert_array_equal(extras["names"].astype(int), same)
 
 
+def test_the_order_of_names_means_nothing():
+    x = numbers(3)
+    buffer = ReplayBuffer(7)
+    buffer.add({"a": x, "b": x + 10}, p=x + 20, q=x + 30)
+    buffer.add({"b": x + 10, "a": x}, q=x + 30, p=x + 20)
+    inputs, _, extras = buffer.data()
+    for value, start in ((inputs["a"], 0), (inputs["b"], 10), (extras["p"], 20), (extras["q"], 30)):
+        np.testing.assert_array_equal(value, np.tile(x + start, 2))
+
+
 def test_an_empty_buffer_can_be_saved_and_filled_later(tmp_path):
     ReplayBuffer(7).save(tmp_path / "b.npz")
     loaded, buffer = ReplayBuffer.load(tmp_path / "b.npz"), ReplayBuffer(7)

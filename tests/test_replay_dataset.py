@@ -158,6 +158,10 @@ def test_weights():
     given = np.arange(6, dtype="float32")
     np.testing.assert_array_equal(weights(sample_weight=given), [3, 4, 5, 1, 1])
     np.testing.assert_array_equal(weights(replay_weight=0.5), [1, 1, 1, 0.5, 0.5])
+    whole = np.arange(6)
+    np.testing.assert_array_equal(
+        weights(sample_weight=whole, replay_weight=0.5), [3, 4, 5, 0.5, 0.5]
+    )
     kept = filled(sample_weight=np.full(20, 3.0))
     np.testing.assert_array_equal(weights(kept), [1, 1, 1, 3, 3])
     np.testing.assert_array_equal(

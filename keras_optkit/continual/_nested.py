@@ -21,8 +21,10 @@ def flatten(value: Any, name: str = "") -> tuple[Any, list[np.ndarray], list[str
         if isinstance(part, dict):
             if not all(isinstance(key, str) for key in part):
                 raise TypeError(f"`{name}` must have names as keys. Received: {list(part)}")
-            named = {key: f"{name}[{key!r}]" if name else key for key in part}
-            return {"dict": {key: walk(item, named[key]) for key, item in part.items()}}
+            # Sorted, as Keras does, so that the order in a dict means nothing.
+            keys = sorted(part) if name else list(part)
+            named = {key: f"{name}[{key!r}]" if name else key for key in keys}
+            return {"dict": {key: walk(part[key], named[key]) for key in keys}}
         if isinstance(part, tuple) or (isinstance(part, list) and _holds_arrays(part)):
             # Keras, too, makes a tuple of a list of inputs: `tf.data` would stack it.
             return {"tuple": [walk(item, f"{name}[{i}]") for i, item in enumerate(part)]}

@@ -107,7 +107,7 @@ class ReplayBuffer(Configurable):
 
     def check(self, x: Any, y: Any = None, **extras: Any) -> Samples:
         """Raises what `add` would raise, apart from labels and bytes; adds nothing."""
-        return self._storage.check({"x": x, "y": y, **extras})
+        return self._storage.check({"x": x, "y": y, **dict(sorted(extras.items()))})
 
     def sample(self, n: int, rng: Any = None) -> tuple:
         """Returns `n` of the samples, all equally likely, as `(x, y)` or `(x, y, extras)`.

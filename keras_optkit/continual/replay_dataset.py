@@ -1,15 +1,16 @@
 """New samples with old ones among them, for `fit`."""
 
+import functools
 import math
 import warnings
 from typing import Any
 
 import keras
-import numpy as np
 
 from keras_optkit import _check
 from keras_optkit.continual import _nested
 from keras_optkit.continual._ahead import Ahead
+from keras_optkit.continual._mixture import Mixture
 from keras_optkit.continual.replay_buffer import ReplayBuffer
 
 
@@ -81,7 +82,7 @@ class ReplayDataset(keras.utils.PyDataset):
         super().__init__(workers=1)
         self.buffer = _check.instance("buffer", buffer, ReplayBuffer, "a ReplayBuffer")
         self.batch_size = _check.integer("batch_size", batch_size, low=1)
-        self.replay_batch_size = self._replayed(replay_batch_size, replay_ratio)
+        self.replay_batch_size = _replayed(replay_batch_size, replay_ratio, self.batch_size)
         self.replay_weight = _check.in_range("replay_weight", replay_weight, low=0)
         self.shuffle = _check.flag("shuffle", shuffle)
         self.seed = _check.integer("seed", seed, low=0)
@@ -92,14 +93,11 @@ class ReplayDataset(keras.utils.PyDataset):
                 "With `add_while_training`, what a batch replays depends on the batches before, "
                 f"so use workers=1. {_check.received('workers', workers)}"
             )
-        self._structure, self._arrays, names = _nested.flatten({"x": x, "y": y})
-        weight = {} if sample_weight is None else {"sample_weight": sample_weight}
-        _, self._weights, weight_names = _nested.flatten(weight)
-        self._size = _nested.rows(self._arrays + self._weights, names + weight_names)
-        if not self._size:
-            raise ValueError("`x` must hold at least one sample. Received none.")
-        self._check_like_buffer(weight if add_while_training else buffer.extras)
-        self._order: tuple[int, np.ndarray] = (-1, np.arange(0))
+        weight = {}
+        if sample_weight is not None:
+            weights = _nested.to_array(sample_weight, "sample_weight")
+            weight["sample_weight"] = weights.astype(keras.config.floatx())
+        self._mixture = Mixture(self, {"x": x, "y": y}, weight)
         self._ahead = Ahead(self.threads)
         self._begun = self._warned = False
         self.load_state({"epoch": 0})
@@ -107,7 +105,7 @@ class ReplayDataset(keras.utils.PyDataset):
     @property
     def num_batches(self) -> int:
         """Batches in an epoch."""
-        return math.ceil(self._size / self.batch_size)
+        return math.ceil(self._mixture.size / self.batch_size)
 
     def __len__(self) -> int:
         return self.num_batches
@@ -122,8 +120,8 @@ class ReplayDataset(keras.utils.PyDataset):
             batch = self._in_order(index)
         else:
             self._warn_of_other_order(index)
-            epoch = self._epoch
-            batch = self._ahead.get(lambda i: self._batch(epoch, i), index, self.num_batches)
+            make = functools.partial(self._mixture.batch, self._epoch)
+            batch = self._ahead.get(make, index, self.num_batches)
         self._given.add(index)
         return batch
 
@@ -169,73 +167,22 @@ class ReplayDataset(keras.utils.PyDataset):
                 f"changes the buffer. Received: batch {index} before batch {len(self._given)}. "
                 "Call fit(..., shuffle=False)."
             )
-        batch = self._batch(self._epoch, index)
+        batch = self._mixture.batch(self._epoch, index)
         if self._epoch == 0 and index not in self._given:
-            which = self._new(0, index)[: self._size - index * self.batch_size]
-            new, weight = self._samples(which)
-            extras = {"sample_weight": weight} if self._weights else {}
-            self.buffer.add(**_nested.rebuild(self._structure, new), **extras)
+            self.buffer.add(**self._mixture.to_keep(index))
         if index < 2:  # which Keras fetches twice, the first time to see what they are like
             self._first[index] = batch
         return batch
 
-    def _batch(self, epoch: int, index: int) -> tuple:
-        which = self._new(epoch, index)
-        new, weight = self._samples(which)
-        if len(self.buffer):
-            sequence = np.random.SeedSequence(self.seed, spawn_key=(epoch, 1 + index))
-            rng = np.random.Generator(np.random.PCG64(sequence))
-            x, y, *extras = self.buffer.sample(self.replay_batch_size, rng)
-            _, old, _ = _nested.flatten({"x": x, "y": y})
-            old_weight = self.replay_weight * (
-                extras[0]["sample_weight"] if self._buffer_weighs() else _ones(len(old[0]))
+
+def _replayed(replay_batch_size: int | None, replay_ratio: float | None, batch_size: int) -> int:
+    if replay_batch_size is not None:
+        if replay_ratio is not None:
+            raise ValueError(
+                "Give `replay_batch_size` or `replay_ratio`, not both. "
+                f"Received: {replay_batch_size=}, {replay_ratio=}"
             )
-        else:
-            old, old_weight = self._samples(np.resize(which, self.replay_batch_size))
-        both = [np.concatenate(pair) for pair in zip(new, old, strict=True)]
-        batch = _nested.rebuild(self._structure, both)
-        if not (self._weights or self.replay_weight != 1 or self._buffer_weighs()):
-            return keras.utils.pack_x_y_sample_weight(batch["x"], batch["y"])
-        weights = np.concatenate([weight, old_weight.astype(weight.dtype)])
-        return keras.utils.pack_x_y_sample_weight(batch["x"], batch["y"], weights)
-
-    def _new(self, epoch: int, index: int) -> np.ndarray:
-        """Returns which samples are the new ones of a batch."""
-        known, order = self._order
-        if known != epoch:
-            order = np.arange(self._size)
-            if self.shuffle:
-                sequence = np.random.SeedSequence(self.seed, spawn_key=(epoch, 0))
-                np.random.Generator(np.random.PCG64(sequence)).shuffle(order)
-            self._order = (epoch, order)
-        start = index * self.batch_size
-        return order[np.arange(start, start + self.batch_size) % self._size]
-
-    def _samples(self, which: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
-        """Returns rows of all arrays, and their weights."""
-        weight = self._weights[0][which] if self._weights else _ones(len(which))
-        return [array[which] for array in self._arrays], weight
-
-    def _buffer_weighs(self) -> bool:
-        return "sample_weight" in self.buffer.extras
-
-    def _check_like_buffer(self, extras: dict[str, Any]) -> None:
-        data = {**_nested.rebuild(self._structure, self._arrays), **extras}
-        data = {name: _nested.take(part, slice(0)) for name, part in data.items()}
-        self.buffer.check(**data)
-
-    def _replayed(self, replay_batch_size: int | None, replay_ratio: float | None) -> int:
-        if replay_batch_size is not None:
-            if replay_ratio is not None:
-                raise ValueError(
-                    "Give `replay_batch_size` or `replay_ratio`, not both. "
-                    f"Received: {replay_batch_size=}, {replay_ratio=}"
-                )
-            return _check.integer("replay_batch_size", replay_batch_size, low=1)
-        ratio = 1.0 if replay_ratio is None else replay_ratio
-        ratio = _check.in_range("replay_ratio", ratio, 0, closed="neither")
-        return max(1, round(ratio * self.batch_size))
-
-
-def _ones(count: int) -> np.ndarray:
-    return np.ones(count, keras.config.floatx())
+        return _check.integer("replay_batch_size", replay_batch_size, low=1)
+    ratio = 1.0 if replay_ratio is None else replay_ratio
+    ratio = _check.in_range("replay_ratio", ratio, 0, closed="neither")
+    return max(1, round(ratio * batch_size))
