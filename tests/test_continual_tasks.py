@@ -1,5 +1,10 @@
 """Tasks, heads, the accuracy matrix and what it says, each judged by a plain loop."""
 
+import re
+import subprocess
+import sys
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -320,3 +325,21 @@ def test_gdumb_trains_a_new_model_on_the_buffer_alone():
         gdumb(keras.Sequential([keras.Input((6,)), keras.layers.Dense(6)]), buffer)
     with pytest.raises(ValueError, match="empty"):
         gdumb(model, ReplayBuffer(3))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="one backend is enough, and time")
+def test_the_example(tmp_path):
+    pytest.importorskip("sklearn")
+    pytest.importorskip("matplotlib")
+    script = Path(__file__).parent.parent / "examples" / "continual_digits.py"
+    run = subprocess.run(
+        [sys.executable, script], cwd=tmp_path, check=True, capture_output=True, text=True
+    )
+    naive, replay, baseline = (
+        float(re.search(rf"^{name} +(\d+\.\d)%", run.stdout, re.MULTILINE)[1])
+        for name in ("naive", "replay", "GDumb")
+    )
+    assert naive < 40 < 70 < min(replay, baseline), run.stdout
+    picture = tmp_path / "runs/continual_digits/accuracy.png"
+    assert picture.read_bytes().startswith(b"\x89PNG")
