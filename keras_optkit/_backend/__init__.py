@@ -15,6 +15,8 @@ Each module here offers the same functions:
   and assign variables.
 - `read(variable)`: the value of a Keras variable as a plain tensor; on torch it is the memory
   itself, so read and compute everything before the first write.
+- `known(variable)`: the stored value of a Keras variable as an array, in traced code too, or None
+  where there is none to see: on JAX while a step of the model that holds it runs.
 - `update_each(jobs, elementwise)`: `[function(*arguments) for function, arguments in jobs]` for
   pure functions, the fastest way there is. If `elementwise`, the arguments are those of an
   optimizer's `update`, and each entry of the results depends on the same entry of gradient,
@@ -70,6 +72,7 @@ cond: Callable[..., Any] = _framework.cond
 dense: Callable[..., Any] = _framework.dense
 fused: Callable[..., Any] = _framework.fused
 hessian_product: Callable[..., Any] = _framework.hessian_product
+known: Callable[..., Any] = _framework.known
 no_gradient: Callable[..., Any] = _framework.no_gradient
 number: Callable[..., Any] = _framework.number
 numbers: Callable[..., Any] = _framework.numbers

@@ -6,6 +6,7 @@ import functools
 import jax
 import jax.core
 import keras
+import numpy as np
 from keras import ops
 from keras.src.backend.common.stateless_scope import get_stateless_scope
 
@@ -16,6 +17,10 @@ def dense(gradient):
 
 def read(variable):
     return variable.value
+
+
+def known(variable):
+    return None if variable._value is None else np.asarray(variable._value)
 
 
 def sum_over_replicas(gradients):

@@ -20,6 +20,13 @@ def read(variable):
     return tf.convert_to_tensor(variable.value)
 
 
+def known(variable):
+    if variable._value is None:
+        return None
+    with tf.init_scope():
+        return tf.convert_to_tensor(variable._value).numpy() if tf.executing_eagerly() else None
+
+
 def sum_over_replicas(gradients):
     context = _replica_context()
     return context.all_reduce(tf.distribute.ReduceOp.SUM, gradients) if context else gradients

@@ -17,6 +17,12 @@ def read(variable):
     return variable.value
 
 
+def known(variable):
+    if variable._value is None or torch.compiler.is_compiling():
+        return None
+    return variable._value.detach().cpu().numpy()
+
+
 def sum_over_replicas(gradients):
     return gradients
 

@@ -55,3 +55,31 @@ from keras_optkit.compression.pruning.set import SET as SET
 from keras_optkit.compression.pruning.sparsity_report import SparsityReport as SparsityReport
 from keras_optkit.compression.pruning.sparsity_report import SparsityRow as SparsityRow
 from keras_optkit.compression.pruning.sparsity_report import sparsity_report as sparsity_report
+from keras_optkit.compression.quantization.calibrate import calibrate as calibrate
+from keras_optkit.compression.quantization.freeze_quantization import (
+    FreezeQuantization as FreezeQuantization,
+)
+from keras_optkit.compression.quantization.quantization_report import (
+    QuantizationReport as QuantizationReport,
+)
+from keras_optkit.compression.quantization.quantization_report import (
+    QuantizationRow as QuantizationRow,
+)
+from keras_optkit.compression.quantization.quantization_report import (
+    quantization_report as quantization_report,
+)
+from keras_optkit.compression.quantization.quantize_activation import (
+    QuantizeActivation as QuantizeActivation,
+)
+from keras_optkit.compression.quantization.quantize_model import quantize_model as quantize_model
+from keras_optkit.compression.quantization.quantized_batch_norm import (
+    QuantizedBatchNorm as QuantizedBatchNorm,
+)
+from keras_optkit.compression.quantization.quantized_layer import QuantizedLayer as QuantizedLayer
+from keras_optkit.compression.quantization.quantized_rescaling import (
+    QuantizedRescaling as QuantizedRescaling,
+)
+from keras_optkit.compression.quantization.strip_quantization import (
+    strip_quantization as strip_quantization,
+)
+from keras_optkit.compression.quantization.uncalibrated import uncalibrated as uncalibrated

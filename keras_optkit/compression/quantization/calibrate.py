@@ -1,0 +1,68 @@
+"""Ranges of activations, without training."""
+
+from typing import Any
+
+import keras
+from keras import ops, tree
+
+from keras_optkit import _backend, _check
+from keras_optkit.compression._models import keras_model
+from keras_optkit.compression.quantization._observing import calibration
+from keras_optkit.compression.quantization._parts import quantizers
+
+
+def calibrate(model: keras.Model, data: Any, batch_size: int = 32) -> keras.Model:
+    """Measures the ranges of a quantized model's activations on data, and sets them.
+
+    Each range becomes the widest that the data needs, whatever it was before; weights and the
+    statistics of BatchNormalization stay. This alone is post-training quantization; training
+    afterwards moves the ranges on from here.
+
+    Args:
+        model: A model from `quantize_model`, which is changed.
+        data: An array of inputs, or what a model of several inputs takes in one call: a list or
+            dict of arrays; or an iterable of batches, such as a dataset, each of which is inputs
+            or a tuple `(inputs, targets, ...)`. Some hundred samples are usually enough.
+        batch_size: How many samples of arrays to take at once.
+
+    Returns:
+        The model.
+
+    Raises:
+        TypeError: If `model` is not a Keras 3 model.
+        ValueError: If it is not quantized, or `data` has no batch.
+
+    Example:
+        >>> quantized = keras_optkit.compression.quantize_model(model)
+        >>> quantized = keras_optkit.compression.calibrate(quantized, x)
+    """
+    keras_model(model, "calibrate")
+    layers = quantizers(model)
+    if not layers:
+        raise ValueError(
+            "There is no range to measure. Make a quantized model with quantize_model first. "
+            f"{_check.received('model', model.name)}"
+        )
+    _check.integer("batch_size", batch_size, low=1)
+    batches = 0
+    with calibration(), _backend.no_gradient():
+        for batch in _batches(data, batch_size):
+            if not batches:
+                for layer in layers:
+                    layer.calibrated.assign(False)
+            model(tree.map_structure(ops.convert_to_tensor, batch), training=False)
+            batches += 1
+    if not batches:
+        raise ValueError(f"`data` has no batch to measure. {_check.received('data', data)}")
+    return model
+
+
+def _batches(data, size: int):
+    """Yields batches of inputs."""
+    arrays = [a for a in tree.flatten(data) if hasattr(a, "shape") and len(a.shape)]
+    if arrays and len(arrays) == len(tree.flatten(data)):
+        for start in range(0, len(arrays[0]), size):
+            yield tree.map_structure(lambda a: a[start : start + size], data)  # noqa: B023
+    else:
+        for batch in data:
+            yield batch[0] if isinstance(batch, tuple) else batch

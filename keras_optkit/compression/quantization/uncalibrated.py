@@ -1,0 +1,20 @@
+"""Ranges that nobody has measured."""
+
+import keras
+from keras import ops
+
+from keras_optkit.compression.quantization._parts import quantizers
+
+
+def uncalibrated(model: keras.Model) -> list[str]:
+    """Returns the names of a model's `QuantizeActivation` layers that have no range yet.
+
+    Args:
+        model: A model from `quantize_model`; of any other the list is empty.
+
+    Example:
+        >>> quantized = keras_optkit.compression.quantize_model(model)
+        >>> keras_optkit.compression.uncalibrated(quantized)
+        ['input_layer_input', 'head']
+    """
+    return [q.name for q in quantizers(model) if not bool(ops.convert_to_numpy(q.calibrated))]
