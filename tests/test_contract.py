@@ -38,6 +38,7 @@ INSTANCES = {
     "EWC": lambda: continual.EWC(2.0, "online", 0.5, "sampled", 9, "proximal", 4, 1),
     "EarlyStopping": lambda: callbacks.EarlyStopping("loss", patience=3, restore="all"),
     "Frozen": lambda: compression.Frozen(),
+    "FreezeQuantization": lambda: compression.FreezeQuantization(2, 3),
     "GlobalNormClip": lambda: transforms.GlobalNormClip(0.5),
     "Gradient": lambda: compression.Gradient(0.5, "global"),
     "GradientMonitor": lambda: callbacks.GradientMonitor(every=2),
@@ -76,6 +77,14 @@ INSTANCES = {
         include=".*",
         **kwargs,
     ),
+    "QuantizeActivation": lambda: compression.QuantizeActivation(4, 0.9, (-1, 2), "rounds"),
+    "QuantizedBatchNorm": lambda: compression.QuantizedBatchNorm(
+        keras.layers.BatchNormalization(name="norm"), False
+    ),
+    "QuantizedLayer": lambda: compression.QuantizedLayer(
+        keras.layers.SeparableConv2D(3, 2, activation="tanh"), 4, 5, False, "zeros"
+    ),
+    "QuantizedRescaling": lambda: compression.QuantizedRescaling(keras.layers.Rescaling(0.5)),
     "RAdam": lambda **kwargs: optimizers.RAdam(0.01, **kwargs),
     "REX": lambda: schedules.REX(0.01, steps=6, final=0.001),
     "ReplayBuffer": lambda: continual.ReplayBuffer(5, "class_balanced", 2, 999),

@@ -96,6 +96,6 @@ def _lowered(outputs, count: int):
     return ops.squeeze(outputs, tuple(range(1, count + 1))) if count > 0 else outputs
 
 
-def _pair(value) -> tuple[int, int]:
+def _pair(value) -> tuple[int, ...]:
     value = (value,) if isinstance(value, int) else tuple(value)
     return value if len(value) == 2 else (1, *value)

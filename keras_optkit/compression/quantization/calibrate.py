@@ -21,8 +21,8 @@ def calibrate(model: keras.Model, data: Any, batch_size: int = 32) -> keras.Mode
     Args:
         model: A model from `quantize_model`, which is changed.
         data: An array of inputs, or what a model of several inputs takes in one call: a list or
-            dict of arrays; or an iterable of batches, such as a dataset, each of which is inputs
-            or a tuple `(inputs, targets, ...)`. Some hundred samples are usually enough.
+            dict of as many arrays; or an iterable of batches, such as a dataset, each of which
+            is inputs or a tuple `(inputs, targets, ...)`. Some hundred samples are usually enough.
         batch_size: How many samples of arrays to take at once.
 
     Returns:
@@ -46,7 +46,7 @@ def calibrate(model: keras.Model, data: Any, batch_size: int = 32) -> keras.Mode
     _check.integer("batch_size", batch_size, low=1)
     batches = 0
     with calibration(), _backend.no_gradient():
-        for batch in _batches(data, batch_size):
+        for batch in _batches(data, batch_size, len(model.inputs)):
             if not batches:
                 for layer in layers:
                     layer.calibrated.assign(False)
@@ -57,10 +57,11 @@ def calibrate(model: keras.Model, data: Any, batch_size: int = 32) -> keras.Mode
     return model
 
 
-def _batches(data, size: int):
-    """Yields batches of inputs."""
-    arrays = [a for a in tree.flatten(data) if hasattr(a, "shape") and len(a.shape)]
-    if arrays and len(arrays) == len(tree.flatten(data)):
+def _batches(data, size: int, count: int):
+    """Yields batches of the `count` inputs of a model."""
+    parts = tree.flatten(data)
+    arrays = [a for a in parts if hasattr(a, "shape") and len(a.shape)]
+    if len(arrays) == len(parts) == count:
         for start in range(0, len(arrays[0]), size):
             yield tree.map_structure(lambda a: a[start : start + size], data)  # noqa: B023
     else:

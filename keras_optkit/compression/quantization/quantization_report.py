@@ -75,8 +75,8 @@ def quantization_report(model: keras.Model) -> QuantizationReport:
     Example:
         >>> quantized = keras_optkit.compression.quantize_model(model)
         >>> report = keras_optkit.compression.quantization_report(quantized)
-        >>> [row.layer for row in report.rows]
-        ['input_layer', 'head']
+        >>> report.rows[-1].layer, report.rows[-1].weights
+        ('head', '8 bits per channel')
         >>> report.floats
         []
     """

@@ -111,7 +111,7 @@ class QuantizedLayer(Wrapped):
 
     def call(self, inputs, training=False):
         def between(values):
-            return self.between(values, training=training)
+            return values if self.between is None else self.between(values, training=training)
 
         outputs = linear(self.layer, inputs, self.rounded, between, training)
         if self.before_activation is not None:

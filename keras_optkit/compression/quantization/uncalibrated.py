@@ -14,7 +14,7 @@ def uncalibrated(model: keras.Model) -> list[str]:
 
     Example:
         >>> quantized = keras_optkit.compression.quantize_model(model)
-        >>> keras_optkit.compression.uncalibrated(quantized)
-        ['input_layer_input', 'head']
+        >>> len(keras_optkit.compression.uncalibrated(quantized))  # of the input and of the output
+        2
     """
     return [q.name for q in quantizers(model) if not bool(ops.convert_to_numpy(q.calibrated))]
