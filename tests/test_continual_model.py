@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from keras_optkit.continual import EWC, MAS, SI, ContinualModel, L2Anchor
+from keras_optkit.continual import (
+    EWC,
+    MAS,
+    SI,
+    ContinualModel,
+    L2Anchor,
+    ReplayBuffer,
+    ReplayDataset,
+)
 from keras_optkit.testing._models import assert_same, fit, network, state
 from tests import oracles
 from tests.conftest import two_replicas
@@ -155,8 +163,8 @@ METHODS = {
 }
 
 
-def learner(penalties, optimizer=None, model=None):
-    made = ContinualModel(network() if model is None else model, penalties)
+def learner(penalties, optimizer=None, model=None, buffer=None):
+    made = ContinualModel(network() if model is None else model, penalties, buffer)
     made.compile(optimizer or SGD(RATE, momentum=0.9), "mse", jit_compile=JIT)
     return made
 
@@ -251,16 +259,15 @@ def test_the_proximal_step_is_exact(name):
 
 def test_a_huge_strength_is_stable_if_proximal():
     (x, y), (x_2, y_2) = tasks(2)
-    weights = []
+    penalties = [EWC(1e8, update="proximal"), L2Anchor(1e8, update="proximal")]
+    model = learner(penalties, keras.optimizers.Adam(RATE))
+    model.fit(x, y, verbose=0)
+    model.consolidate(x, y)
+    before = model.strip().get_weights()
     for strength in (1e8, 1e30):
-        penalties = [EWC(strength, update="proximal"), L2Anchor(strength, update="proximal")]
-        model = learner(penalties, keras.optimizers.Adam(RATE))
-        model.fit(x, y, verbose=0)
-        model.consolidate(x, y)
-        before = model.strip().get_weights()
+        model.strengths = [strength] * 2
         model.fit(x_2, y_2, epochs=5, verbose=0)
-        weights = model.get_weights()
-        assert all(np.isfinite(w).all() for w in weights)
+        assert all(np.isfinite(w).all() for w in model.get_weights())
         assert_same(model.strip().get_weights(), before, f"held at {strength}", atol=1e-6)
     exploding = learner([EWC(1e8)], SGD(RATE))
     exploding.consolidate(x, y)
@@ -276,7 +283,7 @@ def test_several_proximal_penalties_make_one_step():
     first = model.strip().get_weights()
     model.fit(x, y, verbose=0)
     between = model.strip().get_weights()
-    importances = [ops.convert_to_numpy(v) for v in model._memory.states[1].slots["importance"]]
+    importances = [ops.convert_to_numpy(v) for v in model._memory.held[1][1].slots["importance"]]
     plain = fit(network(), SGD(RATE), data=(x, y))
     assert_same(plain.get_weights(), first, "before the first task ends", atol=1e-6)
     fit(plain, data=(x, y))
@@ -285,13 +292,11 @@ def test_several_proximal_penalties_make_one_step():
     assert_same(between, expected, "both", atol=3e-6)
 
 
-@pytest.mark.parametrize("name", ["EWC", "MAS"])
-def test_proximal_steps_count_updates(name):
+def test_proximal_steps_count_updates():
     (x, y), (x_2, y_2) = tasks(2)
     results = []
     for steps in (None, 2):
-        make = METHODS[name][0]
-        model = learner([make(update="proximal")], SGD(RATE, gradient_accumulation_steps=steps))
+        model = learner([MAS(0.5, update="proximal")], SGD(RATE, gradient_accumulation_steps=steps))
         model.consolidate(x, y)
         size = 8 // (steps or 1)
         model.fit(x_2, y_2, batch_size=size, epochs=3, shuffle=False, verbose=0)
@@ -361,7 +366,8 @@ class Counting(layers.Layer):
 
 
 @pytest.mark.skipif(BACKEND == "torch", reason="Keras runs torch eagerly")
-def test_tasks_compile_nothing_anew():
+@pytest.mark.parametrize("replays", [None, 10])
+def test_tasks_compile_nothing_anew(replays):
     keras.utils.set_random_seed(0)
     body = [layers.Input((4,)), layers.Dense(3), Counting(), layers.Dense(1)]
     model = learner(
@@ -456,15 +462,15 @@ def test_anchors_are_copies():
         model.fit(x, y, verbose=0)
         model.consolidate(x, y)
         held = [
-            ops.convert_to_numpy(v).copy() for s in model._memory.states for v in s.slots["anchor"]
+            ops.convert_to_numpy(v).copy() for _, s in model._memory.held for v in s.slots["anchor"]
         ]
         assert_same(held[4:8], model.strip().get_weights(), "at the weights", atol=1e-7)
-        for anchors in (model._memory.states[i].slots["anchor"] for i in range(3)):
+        for anchors in (s.slots["anchor"] for _, s in model._memory.held):
             for a, w in zip(anchors, model.strip().trainable_variables, strict=True):
                 arrays = map(ops.convert_to_numpy, (a, w))
                 assert not np.shares_memory(*arrays)
         model.fit(x, -y, verbose=0)
-        now = [ops.convert_to_numpy(v) for s in model._memory.states for v in s.slots["anchor"]]
+        now = [ops.convert_to_numpy(v) for _, s in model._memory.held for v in s.slots["anchor"]]
         assert_same(now, held, "they stay")
 
 
@@ -496,7 +502,8 @@ def everything():
 
 def test_a_new_process_goes_on_bit_for_bit_without_custom_objects(tmp_path):
     (x, y), (x_2, y_2), (x_3, y_3) = tasks()
-    model = learner(everything(), keras.optimizers.Adam(0.01), regularized())
+    buffer = ReplayBuffer(5, seed=2)
+    model = learner(everything(), keras.optimizers.Adam(0.01), regularized(), buffer)
     model.fit(x, y, verbose=0, batch_size=4, shuffle=False)
     model.consolidate(x, y)
     model.fit(x_2, y_2, verbose=0, batch_size=4, shuffle=False)  # the middle of a task
@@ -525,11 +532,56 @@ def go_on(model):
 model = keras.saving.load_model(at / "model.keras")
 go_on(model)
 assert model.tasks == 3
-numpy.savez(at / "state.npz", *state(model))
+numpy.savez(at / "state.npz", *state(model), *model.buffer.data(), *model.buffer.sample(3))
 """
     subprocess.run([sys.executable, "-c", script + rest, str(tmp_path)], check=True)
     with np.load(tmp_path / "state.npz") as resumed:
-        assert_same([resumed[key] for key in resumed], state(model), "resumed")
+        expected = [*state(model), *buffer.data(), *buffer.sample(3)]
+        assert_same([resumed[key] for key in resumed], expected, "resumed")
+
+
+def test_batches_are_those_of_a_replay_dataset():
+    (x, y), (x_2, y_2) = tasks(2)
+    model = learner([], SGD(RATE), buffer=ReplayBuffer(5, seed=7))
+    plain, buffer = fit(network(), SGD(RATE), epochs=0), ReplayBuffer(5, seed=7)
+    for task in ((x, y), (x_2, y_2)):
+        seed = np.random.SeedSequence([7, int(ops.convert_to_numpy(plain.optimizer.iterations))])
+        batches = ReplayDataset(*task, buffer, 4, seed=int(seed.generate_state(1)[0]))
+        model.fit(*task, batch_size=4, epochs=2, verbose=0)
+        plain.fit(batches, epochs=2, shuffle=False, verbose=0)
+        model.consolidate(*task)
+        buffer.add(*task)
+        assert_same(model.strip().get_weights(), plain.get_weights(), "replayed", atol=1e-6)
+        assert_same(model.buffer.data(), buffer.data(), "kept")
+    weighted = np.linspace(0, 1, 8, dtype="float32")
+    batches = ReplayDataset(x, y, buffer, 4, sample_weight=weighted, shuffle=False)
+    plain.fit(batches, shuffle=False, verbose=0)
+    batches = ReplayDataset(x, y, model.buffer, 4, sample_weight=weighted, shuffle=False)
+    model.fit(batches, shuffle=False, verbose=0)
+    assert_same(model.strip().get_weights(), plain.get_weights(), "given", atol=1e-6)
+
+
+def test_what_does_not_fit_the_buffer_is_said():
+    x, y = tasks(1)[0]
+    with pytest.raises(TypeError, match="`buffer` must be a ReplayBuffer, or None"):
+        ContinualModel(network(), [], 500)
+    model = learner([EWC(1.0)], SGD(RATE), buffer=ReplayBuffer(5))
+    model.fit(x, y, verbose=0)
+    with pytest.raises(ValueError, match="call `learner"):
+        learner([], buffer=ReplayBuffer(5)).consolidate()
+    model.consolidate(x, y)
+    before, held = model.get_weights(), model.buffer.data()
+    for wrong in ((x, np.concatenate([y, y], 1)), (x, y.astype("float64"))):
+        with pytest.raises(ValueError, match="must be like what the buffer holds"):
+            model.consolidate(*wrong)
+        with pytest.raises(ValueError, match="must be like what the buffer holds"):
+            model.fit(*wrong, verbose=0)
+    assert_same(model.get_weights(), before, "nothing has changed")
+    assert_same(model.buffer.data(), held, "nothing has changed")
+    with pytest.raises(TypeError, match="must be arrays, or `x` a ReplayDataset"):
+        model.fit(iter([(x, y)]), verbose=0)
+    with pytest.raises(ValueError, match="give `validation_data` instead"):
+        model.fit(x, y, validation_split=0.5, verbose=0)
 
 
 def run_two_tasks(model):

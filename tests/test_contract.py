@@ -32,9 +32,14 @@ INSTANCES = {
     "Block": lambda: compression.Block((2, 1), "max"),
     "Centralize": lambda: transforms.Centralize(),
     "ConstantSparsity": lambda: compression.ConstantSparsity(0.5, 1, 9, frequency=2),
-    "ContinualModel": lambda: continual.ContinualModel(network(), [continual.EWC(2.0)], name="a"),
+    "ContinualModel": lambda: continual.ContinualModel(
+        network(), [continual.EWC(2.0)], continual.ReplayBuffer(5), "learner"
+    ),
     "CosineRestarts": lambda: schedules.CosineRestarts(0.01, 2, 2, 0.5, 1, 0.001),
     "Cyclic": lambda: schedules.Cyclic(0.001, 0.01, 2, "exp_range", 0.9),
+    "EWCOptimizer": lambda **kwargs: continual.EWCOptimizer(
+        SGD(0.1, momentum=0.9), 2.0, "proximal", **kwargs
+    ),
     "EWC": lambda: continual.EWC(2.0, "online", 0.5, "sampled", 9, "proximal", 4, 1),
     "EarlyStopping": lambda: callbacks.EarlyStopping("loss", patience=3, restore="all"),
     "Frozen": lambda: compression.Frozen(),

@@ -3,6 +3,7 @@
 from keras_optkit.continual.continual_model import ContinualModel as ContinualModel
 from keras_optkit.continual.evaluate_tasks import evaluate_tasks as evaluate_tasks
 from keras_optkit.continual.ewc import EWC as EWC
+from keras_optkit.continual.ewc_optimizer import EWCOptimizer as EWCOptimizer
 from keras_optkit.continual.fisher_diagonal import fisher_diagonal as fisher_diagonal
 from keras_optkit.continual.gdumb import gdumb as gdumb
 from keras_optkit.continual.l2_anchor import L2Anchor as L2Anchor

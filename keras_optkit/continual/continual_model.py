@@ -1,40 +1,49 @@
 """A model that learns one task after another."""
 
+import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
+from keras import ops, tree
 
-from keras_optkit import _backend, _check
+from keras_optkit import _check
 from keras_optkit._registry import register
-from keras_optkit.continual import _quadratic
-from keras_optkit.continual._penalty import Measure, Penalty, State
-from keras_optkit.optimizers._inside import chain
+from keras_optkit.continual._memory import Memory
+from keras_optkit.continual._penalty import Measure, Penalty
+from keras_optkit.continual.fisher_diagonal import samples
+from keras_optkit.continual.replay_buffer import ReplayBuffer
+from keras_optkit.continual.replay_dataset import ReplayDataset
 from keras_optkit.optimizers._model_wrapper import ModelWrapper
-from keras_optkit.optimizers._slots import read, working_dtype
+
+BUFFER_FILE = "replay_buffer.npz"
 
 
 @register
 class ContinualModel(ModelWrapper):
-    """Trains a model on one task after another, with penalties against forgetting.
+    """Trains a model on one task after another, with penalties and replay against forgetting.
 
     Compile and fit it like the model inside, and call `consolidate` at the end of each task: the
-    penalties then take up what the weights are and how much each one matters. Until the first
-    time they do nothing. What they keep are non-trainable weights of this model. So training
-    compiles once for all tasks, and a saved model goes on in another process bit for bit.
+    penalties then take up what the weights are and how much each one matters, and the buffer
+    keeps some of the samples. Until the first time they do nothing. What penalties keep are
+    non-trainable weights of this model. So training compiles once for all tasks, and a saved
+    model goes on in another process bit for bit, buffer included.
+
+    With a buffer, `fit` adds to each batch as many samples from it, so batches are twice as large;
+    while it is empty, the new ones again. For another share, or more control, pass `fit` a
+    `ReplayDataset`.
 
     The model inside is never changed but by training; `strip()` gives it back. Its own
-    regularizers count as ever. Adding a weight to it afterwards, or another wrapper around this
-    one, is not supported.
+    regularizers count as ever.
 
-    Penalties are summed over all replicas of a strategy. Those with `update="proximal"` act after
-    each update of the optimizer, with its learning rate, on whatever it did to the weights.
+    Penalties with `update="proximal"` act after each update of the optimizer, with its learning
+    rate, on whatever it did to the weights.
 
     Args:
         model: The `keras.Model` to train, built, and without a training step of its own.
         penalties: Such as `EWC`, `SI`, `MAS` and `L2Anchor`, one or several; none to compare with.
+        buffer: A `ReplayBuffer`, or None to replay nothing.
         name: Name of the wrapper.
 
     Raises:
@@ -43,7 +52,8 @@ class ContinualModel(ModelWrapper):
 
     Example:
         >>> ewc = keras_optkit.continual.EWC(strength=100.0)
-        >>> learner = keras_optkit.continual.ContinualModel(model, [ewc])
+        >>> buffer = keras_optkit.continual.ReplayBuffer(100)
+        >>> learner = keras_optkit.continual.ContinualModel(model, [ewc], buffer)
         >>> learner.compile("sgd", "mse")
         >>> for task_x, task_y in [(x, y), (x, -y)]:
         ...     history = learner.fit(task_x, task_y)
@@ -55,12 +65,15 @@ class ContinualModel(ModelWrapper):
         self,
         model: keras.Model,
         penalties: Sequence[Penalty] | Penalty = (),
+        buffer: ReplayBuffer | None = None,
         name: str | None = None,
     ):
         given = (penalties,) if isinstance(penalties, Penalty) else penalties
         _check.instance("penalties", given, (list, tuple), "a list of penalties such as EWC(1e3)")
         for penalty in given:
             _check.instance("penalties", penalty, Penalty, "a list of penalties such as EWC(1e3)")
+        if buffer is not None:
+            _check.instance("buffer", buffer, ReplayBuffer, "a ReplayBuffer, or None")
         super().__init__(model, name)
         if not model.built:
             raise ValueError(
@@ -68,17 +81,10 @@ class ContinualModel(ModelWrapper):
                 f"it once, as in `model(x[:1])`, or give it an Input. Received: {model.name!r}, "
                 "which has no weights yet"
             )
-        self.penalties = tuple(given)
-        counter = self._adder("tasks")
-        self._tasks = counter("done", shape=(), dtype="int32", initializer="zeros")
+        self.penalties, self.buffer = tuple(given), buffer
+        self._tasks = self._adder("tasks")("done", shape=(), dtype="int32", initializer="zeros")
         guarded = [v for v in model.trainable_variables if not v.overwrite_with_gradient]
-        self._memory = Memory(
-            [
-                penalty.build(guarded, self._adder(f"{type(penalty).__name__.lower()}_{i}"))
-                for i, penalty in enumerate(self.penalties)
-            ],
-            Measure(model, self),
-        )
+        self._memory = Memory(self.penalties, guarded, self._adder, Measure(model, self))
 
     @property
     def tasks(self) -> int:
@@ -88,7 +94,7 @@ class ContinualModel(ModelWrapper):
     @property
     def strengths(self) -> list[float]:
         """Strengths of the penalties; assign a list to change them, and nothing compiles anew."""
-        return [float(ops.convert_to_numpy(s.strength)) for s in self._memory.states]
+        return [float(ops.convert_to_numpy(s.strength)) for _, s in self._memory.held]
 
     @strengths.setter
     def strengths(self, values: Sequence[float]) -> None:
@@ -98,25 +104,100 @@ class ContinualModel(ModelWrapper):
                 f"{_check.received('strengths', values)}"
             )
         values = [_check.in_range("strengths", value, low=0) for value in values]
-        for penalty, state, value in zip(self.penalties, self._memory.states, values, strict=True):
+        for (penalty, state), value in zip(self._memory.held, values, strict=True):
             penalty.strength = value
             state.strength.assign(value)
+
+    def fit(self, x=None, y=None, batch_size=None, epochs=1, **kwargs):
+        """Trains as `keras.Model.fit` does, on samples from the buffer too.
+
+        With a buffer, `x` and `y` are arrays or a `ReplayDataset`, and samples are shuffled by the
+        seed of the buffer and the number of updates so far.
+        """
+        if self.buffer is None or isinstance(x, ReplayDataset):
+            return super().fit(x, y, batch_size, epochs, **kwargs)
+        if not all(hasattr(leaf, "shape") for leaf in tree.flatten(x)):
+            raise TypeError(
+                "With a buffer, `x` and `y` must be arrays, or `x` a ReplayDataset: "
+                "`ReplayDataset(x, y, learner.buffer)`. Received: x of type "
+                f"{type(x).__name__}"
+            )
+        if kwargs.get("validation_split"):
+            raise ValueError(
+                "With a buffer, give `validation_data` instead of `validation_split`. Received: "
+                f"validation_split={kwargs['validation_split']}"
+            )
+        done = 0 if self.optimizer is None else int(ops.convert_to_numpy(self.optimizer.iterations))
+        data = ReplayDataset(
+            x,
+            y,
+            self.buffer,
+            batch_size or 32,
+            sample_weight=kwargs.pop("sample_weight", None),
+            shuffle=kwargs.pop("shuffle", True),
+            seed=int(np.random.SeedSequence([self.buffer.seed, done]).generate_state(1)[0]),
+        )
+        return super().fit(data, epochs=epochs, shuffle=False, **kwargs)
 
     def consolidate(self, x: Any = None, y: Any = None) -> None:
         """Ends a task: penalties hold the weights as they are now, as firmly as each matters.
 
-        It may also be called before any `fit`, with data that the model was trained on before.
-        If it raises, nothing has changed.
+        The buffer, if there is one, is shown the samples. It may also be called before any `fit`,
+        with data that the model was trained on before. If it raises, nothing has changed.
 
         Args:
             x: Inputs of the task: an array, a list or dict of arrays; or a dataset with targets.
                 `L2Anchor` and `SI` need none.
-            y: Targets; only EWC with `labels="empirical"` needs them.
+            y: Targets; only the buffer, and EWC with `labels="empirical"`, need them.
 
         Raises:
             ValueError: If the model is not compiled and a penalty needs its loss; if `x` is missing
-                and a penalty needs it; or for the reasons of the penalties themselves.
+                and a penalty needs it; or for the reasons of the penalties and of the buffer.
         """
+        self._check_ready(x)
+        if x is not None:
+            x, y = samples(x, y, "exact")
+        measure = self._memory.measure
+        measure.task = self.tasks
+        pairs = [
+            pair
+            for penalty, state in self._memory.held
+            for pair in penalty.consolidate(state, measure, x, y)
+        ]
+        if self.buffer is not None:
+            self.buffer.add(x, y)
+        for variable, value in pairs:
+            # Memory of its own, since JAX donates what it is given.
+            variable.assign(np.array(value, keras.backend.standardize_dtype(variable.dtype)))
+        self._tasks.assign(self.tasks + 1)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        loss = super().compute_loss(x, y, y_pred, sample_weight, training)
+        for penalty in self._memory.losses():
+            loss = loss + ops.cast(self._aggregate_additional_loss(penalty), loss.dtype)
+        return loss
+
+    @property
+    def follows_updates(self):
+        return any(p.update == "proximal" or p.follows_updates for p in self.penalties)
+
+    def after_update(self, gradients, before, pace):
+        rate, count, scale = pace
+        # An update may be left out, while gradients accumulate or if one is not finite.
+        happened = self.pace()[1] - count
+        self._memory.pull(ops.cast(rate, "float32") * ops.cast(happened, "float32"))
+        trained = self.trainable_variables
+        self._memory.follow(self.optimizer, trained, gradients, before, scale)
+
+    def save_assets(self, dir_path):
+        if self.buffer is not None:
+            self.buffer.save(pathlib.Path(dir_path) / BUFFER_FILE)
+
+    def load_assets(self, dir_path):
+        if self.buffer is not None:
+            self.buffer.load_state(ReplayBuffer.load(pathlib.Path(dir_path) / BUFFER_FILE).state())
+
+    def _check_ready(self, x: Any) -> None:
         for penalty in self.penalties:
             needs = type(penalty).__name__
             if penalty.needs_loss and getattr(self, "loss", None) is None:
@@ -130,92 +211,11 @@ class ContinualModel(ModelWrapper):
                     f"{needs} measures what matters on the data of the task: call "
                     "`learner.consolidate(x, y)` with them. Received: x=None"
                 )
-        measure = self._memory.measure
-        measure.task = self.tasks
-        pairs = [
-            pair
-            for penalty, state in zip(self.penalties, self._memory.states, strict=True)
-            for pair in penalty.consolidate(state, measure, x, y)
-        ]
-        for variable, value in pairs:
-            # Memory of its own, since JAX donates what it is given.
-            variable.assign(np.array(value, keras.backend.standardize_dtype(variable.dtype)))
-        self._tasks.assign(self.tasks + 1)
-
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        loss = super().compute_loss(x, y, y_pred, sample_weight, training)
-        for penalty, state in zip(self.penalties, self._memory.states, strict=True):
-            if penalty.update == "loss":
-                loss = loss + ops.cast(
-                    self._aggregate_additional_loss(penalty.loss(state)), loss.dtype
-                )
-        return loss
-
-    @property
-    def follows_updates(self):
-        return any(p.update == "proximal" or p.follows_updates for p in self.penalties)
-
-    def after_update(self, gradients, before, pace):
-        rate, count, scale = pace
-        # An update may be left out, while gradients accumulate or if one is not finite.
-        happened = self.pace()[1] - count
-        self._pull(ops.cast(rate, "float32") * ops.cast(happened, "float32"))
-        at = {id(v): i for i, v in enumerate(self.trainable_variables)}
-        following = [
-            (penalty, state)
-            for penalty, state in zip(self.penalties, self._memory.states, strict=True)
-            if penalty.follows_updates
-        ]
-        if following:
-            _refuse_accumulation(self.optimizer)
-        pairs = []
-        for penalty, state in following:
-            which = [
-                i
-                for i, v in enumerate(state.variables)
-                if id(v) in at and gradients[at[id(v)]] is not None
-            ]
-            mine = [_dense(gradients[at[id(state.variables[i])]], state, i) / scale for i in which]
-            whole = dict(zip(which, _backend.sum_over_replicas(mine), strict=True))
-            old, new = {}, {}
-            for i in which:
-                variable, dtype = state.variables[i], working_dtype(state.variables[i])
-                old[i] = ops.cast(before[at[id(variable)]], dtype)
-                new[i] = ops.cast(ops.convert_to_tensor(read(variable)), dtype)
-            places = range(len(state.variables))
-            pairs += penalty.after_update(
-                state, *([part.get(i) for i in places] for part in (whole, old, new))
+        if self.buffer is not None and x is None:
+            raise ValueError(
+                "The buffer keeps samples of each task: call `learner.consolidate(x, y)` with them."
+                " Received: x=None"
             )
-        if pairs:
-            _backend.assign(*map(list, zip(*pairs, strict=True)))
-
-    def _pull(self, rate) -> None:
-        """Does the proximal steps."""
-        proximal = [
-            (penalty, state)
-            for penalty, state in zip(self.penalties, self._memory.states, strict=True)
-            if penalty.update == "proximal"
-        ]
-        if not proximal:
-            return
-        variables = proximal[0][1].variables
-        which = proximal[0][1].kept()
-        pairs: list[list] = [[] for _ in which]
-        for penalty, state in proximal:
-            scale = 2 * penalty.factor * rate * ops.convert_to_tensor(read(state.strength))
-            weighing, anchors = penalty.weighing(state, which), state.read("anchor", which)
-            for pair, f, a in zip(pairs, weighing, anchors, strict=True):
-                pair.append((ops.cast(scale, f.dtype) * ops.maximum(f, 0), a))
-        moved = [variables[i] for i in which]
-        values = []
-        for variable, pair in zip(moved, pairs, strict=True):
-            weight = ops.cast(ops.convert_to_tensor(read(variable)), working_dtype(variable))
-            value = _quadratic.pulled(weight, pair)
-            if variable.constraint is not None:
-                value = variable.constraint(value)
-            values.append(ops.cast(value, variable.dtype))
-        if moved:
-            _backend.assign(moved, values)
 
     def _adder(self, prefix: str):
         """Returns a function that adds a weight under a name that begins so."""
@@ -224,24 +224,3 @@ class ContinualModel(ModelWrapper):
             return self.add_weight(name=f"{prefix}_{name}", trainable=False, **kwargs)
 
         return add
-
-
-class Memory:
-    """Where the states of the penalties are, out of the sight of Keras' tracking."""
-
-    def __init__(self, states: list[State], measure: Measure):
-        self.states, self.measure = states, measure
-
-
-def _refuse_accumulation(optimizer) -> None:
-    for part in chain(optimizer):
-        if getattr(part, "gradient_accumulation_steps", None):
-            raise ValueError(
-                "SI needs the gradient of every update, and knows only that of each batch; use "
-                "larger batches instead of accumulating gradients. Received: "
-                f"gradient_accumulation_steps={part.gradient_accumulation_steps} in {part.name!r}"
-            )
-
-
-def _dense(gradient, state: State, i: int):
-    return ops.cast(_backend.dense(gradient), working_dtype(state.variables[i]))
