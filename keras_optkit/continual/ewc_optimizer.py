@@ -89,7 +89,7 @@ class EWCOptimizer(Wrapper):
                 continue
             old = [np.array(ops.convert_to_numpy(slot), "float64") for slot in slots]
             weight = np.array(ops.convert_to_numpy(variable), "float64")
-            joined = _quadratic.joined(*old, new, weight)
+            joined = _quadratic.joined(old[0], old[1], new, weight)
             for slot, value in zip(slots, joined[:2], strict=True):
                 slot.assign(value.astype(keras.backend.standardize_dtype(slot.dtype)))
 
