@@ -22,7 +22,8 @@ class MaskedCrossentropy(keras.losses.Loss):
     loss = -logits[y] + log(sum over classes c in the group of y of exp(logits[c]))
     ```
 
-    To predict, use `masked_logits`, as `evaluate_tasks` does for tasks of that setting.
+    To predict, use `masked_logits`, as `evaluate_tasks` does for tasks of that setting. `EWC` does
+    not know its likelihood, and needs `labels="empirical"`.
 
     Args:
         groups: The classes of each task, such as `[task.classes for task in tasks]`. A class in
