@@ -1,4 +1,4 @@
-"""Smaller models: pruning."""
+"""Smaller models: pruning, and distillation."""
 
 from keras_optkit.compression import tfmot as tfmot
 from keras_optkit.compression.channels.channel_group import ChannelGroup as ChannelGroup
@@ -12,6 +12,14 @@ from keras_optkit.compression.compression_report._report import CompressionRow a
 from keras_optkit.compression.compression_report.compression_report import (
     compression_report as compression_report,
 )
+from keras_optkit.compression.distillation.attention_transfer import (
+    AttentionTransfer as AttentionTransfer,
+)
+from keras_optkit.compression.distillation.decoupled_kd import DecoupledKD as DecoupledKD
+from keras_optkit.compression.distillation.distiller import Distiller as Distiller
+from keras_optkit.compression.distillation.feature_kd import FeatureKD as FeatureKD
+from keras_optkit.compression.distillation.logits_kd import LogitsKD as LogitsKD
+from keras_optkit.compression.distillation.relational_kd import RelationalKD as RelationalKD
 from keras_optkit.compression.litert._rows import LiteRTFloatOp as LiteRTFloatOp
 from keras_optkit.compression.litert._rows import LiteRTOp as LiteRTOp
 from keras_optkit.compression.litert._rows import LiteRTTensor as LiteRTTensor

@@ -5,23 +5,23 @@ import keras
 from keras_optkit import _check
 
 
-def keras_model(model, what: str) -> keras.Model:
-    """Returns `model` if it is a built Keras 3 model."""
+def keras_model(model, what: str, argument: str = "model") -> keras.Model:
+    """Returns `model` if it is a built Keras 3 model; `argument` is what the caller calls it."""
     if any(base.__module__.split(".")[0] == "tf_keras" for base in type(model).__mro__):
         raise TypeError(
             f"{what} takes models of Keras 3, and this one is of tf_keras. Rebuild it with "
             "`import keras`. "
-            f"{_check.received('model', model)}"
+            f"{_check.received(argument, model)}"
         )
     if isinstance(model, keras.layers.Layer) and not isinstance(model, keras.Model):
         raise TypeError(
             f"{what} takes a whole model, not one layer of it. Pass the model; arguments such as "
-            f"`include` or `exclude` name layers. {_check.received('model', model)}"
+            f"`include` or `exclude` name layers. {_check.received(argument, model)}"
         )
-    _check.instance("model", model, keras.Model, "a keras.Model")
+    _check.instance(argument, model, keras.Model, "a keras.Model")
     if not model.built:
         raise ValueError(
             f"{what} needs the weights, and the model is not built. Call it on a batch, or give it "
-            f"a keras.Input, first. {_check.received('model', model.name)}"
+            f"a keras.Input, first. {_check.received(argument, model.name)}"
         )
     return model
