@@ -26,6 +26,7 @@ INSTANCES = {
     "AdaBelief": lambda **kwargs: optimizers.AdaBelief(0.02, **kwargs),
     "Adan": lambda **kwargs: optimizers.Adan(0.02, **kwargs),
     "AdaptiveClip": lambda: transforms.AdaptiveClip(0.01, exclude="head"),
+    "AttentionTransfer": lambda: compression.AttentionTransfer([("a", "b")], 4.0, "channels_last"),
     "Averaged": lambda **kwargs: optimizers.Averaged(
         SGD(0.1, momentum=0.9), start=1, every=2, **kwargs
     ),
@@ -40,8 +41,13 @@ INSTANCES = {
     "EWCOptimizer": lambda **kwargs: continual.EWCOptimizer(
         SGD(0.1, momentum=0.9), 2.0, "proximal", **kwargs
     ),
+    "DecoupledKD": lambda: compression.DecoupledKD(0.5, 2.0, 3.0),
+    "Distiller": lambda: compression.Distiller(
+        keras.models.clone_model(network()), network(), compression.LogitsKD(), 2.0, 0.2, True
+    ),
     "EWC": lambda: continual.EWC(2.0, "online", 0.5, "sampled", 9, "proximal", 4, 1),
     "EarlyStopping": lambda: callbacks.EarlyStopping("loss", patience=3, restore="all"),
+    "FeatureKD": lambda: compression.FeatureKD([("a", "b")], None, "channels_first"),
     "Frozen": lambda: compression.Frozen(),
     "FreezeQuantization": lambda: compression.FreezeQuantization(2, 3),
     "GlobalNormClip": lambda: transforms.GlobalNormClip(0.5),
@@ -55,6 +61,7 @@ INSTANCES = {
     "LARS": lambda **kwargs: optimizers.LARS(0.1, trust_coefficient=0.1, **kwargs),
     "LearningRateLogger": lambda: callbacks.LearningRateLogger(every=5),
     "LinearDecay": lambda: schedules.LinearDecay(0.01, steps=6, final=0.001),
+    "LogitsKD": lambda: compression.LogitsKD(2.0, False, True),
     "Lookahead": lambda **kwargs: optimizers.Lookahead(
         optimizers.RAdam(0.01), sync_period=2, **kwargs
     ),
@@ -93,6 +100,7 @@ INSTANCES = {
     "RAdam": lambda **kwargs: optimizers.RAdam(0.01, **kwargs),
     "REX": lambda: schedules.REX(0.01, steps=6, final=0.001),
     "ReplayBuffer": lambda: continual.ReplayBuffer(5, "class_balanced", 2, 999),
+    "RelationalKD": lambda: compression.RelationalKD(1.0, 2.0, [("a", "b")]),
     "RigL": lambda: compression.RigL(0.5, seed=2),
     "Random": lambda: compression.Random(seed=2),
     "SAM": lambda: optimizers.SAM(network(), rho=0.3),

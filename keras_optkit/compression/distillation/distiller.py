@@ -145,6 +145,14 @@ class Distiller(ModelWrapper):
         outputs, features = teacher.parts(teacher.whole.predict(x, batch_size=size, verbose=0))
         return _cached.join(x, outputs, features)
 
+    def fit(self, x=None, y=None, *args, **kwargs):
+        self._check_data(x, y)
+        return super().fit(x, y, *args, **kwargs)
+
+    def evaluate(self, x=None, y=None, *args, **kwargs):
+        self._check_data(x, y)
+        return super().evaluate(x, y, *args, **kwargs)
+
     def call(self, inputs, training=None):
         outputs, features = self._student(_cached.split(inputs)[0], training)
         if features:
@@ -157,7 +165,8 @@ class Distiller(ModelWrapper):
         count = ops.shape(next(leaf for leaf in tree.flatten(inputs) if leaf is not None))[0]
         share, parts = self.student_loss_weight, []
         if share > 0:
-            parts.append((share, self._loss_of_student(y, y_pred, sample_weight)))
+            self._check_labels(y is not None)
+            parts.append((share, self._compile_loss(y, y_pred, sample_weight)))
         if share < 1:
             features = _recent.take(y_pred) if self._student.shapes else {}
             if features is None:  # `y_pred` is not from the last call
@@ -173,15 +182,23 @@ class Distiller(ModelWrapper):
         weighted = [weight * loss for weight, loss in parts]
         return sum([*weighted[1:], *penalties], weighted[0])
 
-    def _loss_of_student(self, y, y_pred, sample_weight):
-        if self._compile_loss is None or y is None:
-            missing = "loss, given to `compile`" if y is not None else "labels `y`"
+    def _check_data(self, x, y):
+        # Ahead of the first step, since on JAX one that fails loses the model's weights.
+        if not all(hasattr(leaf, "shape") for leaf in tree.flatten(x)):
+            return  # a dataset, which brings the labels too
+        if self.student_loss_weight > 0:
+            self._check_labels(y is not None)
+        if self.student_loss_weight < 1 and _cached.split(x)[1] is None:
+            self._need_teacher()
+
+    def _check_labels(self, given: bool):
+        if self._compile_loss is None or not given:
+            missing = "labels `y`" if not given else "loss, given to `compile`"
             raise ValueError(
                 f"Distiller counts the student's own loss by {self.student_loss_weight}, and has "
                 f"no {missing}. To train on the teacher alone, pass student_loss_weight=0. "
                 f"{_check.received('student_loss_weight', self.student_loss_weight)}"
             )
-        return self._compile_loss(y, y_pred, sample_weight)
 
     def _ask(self, inputs):
         with _backend.no_gradient():
