@@ -9,6 +9,8 @@ from keras import tree
 from keras_optkit import _backend, _check
 from keras_optkit.compression.distillation._loss import Loss
 
+ROLES = ("student", "teacher")  # in the order of a pair
+
 
 class Term:
     """A loss, with its weight and the layers it compares; losses of others fit in too.
@@ -26,13 +28,14 @@ class Term:
         self.weight = weight
         self.ours = isinstance(loss, Loss)
         self.what = type(loss).__name__
-        pair = [getattr(loss, f"{role}_layer_name", None) for role in ("student", "teacher")]
-        pairs = loss.pairs if isinstance(loss, Loss) else [tuple(pair)] if any(pair) else []
-        self.pairs: list[tuple[str | None, str | None]] = list(pairs)
+        of_student, of_teacher = (getattr(loss, f"{r}_layer_name", None) for r in ROLES)
+        named = of_student is not None or of_teacher is not None
+        one = [(of_student, of_teacher)] if named else []
+        self.pairs: list[Any] = list(loss.pairs) if isinstance(loss, Loss) else one
 
     def names(self, role: str) -> list[str]:
         """Returns the layers it looks at in the teacher or the student."""
-        return [n for n in (pair[role == "teacher"] for pair in self.pairs) if n is not None]
+        return [n for n in (pair[ROLES.index(role)] for pair in self.pairs) if n is not None]
 
     def check(self, teacher: keras.Model, student: keras.Model) -> None:
         """Raises an error if it cannot compare the two models."""

@@ -76,7 +76,7 @@ class AttentionTransfer(Loss):
                     f"convolutions. Received: {t} of the teacher, {s} of the student"
                 )
             pooling(t, s, f"AttentionTransfer of {pair}")
-        return [None] * len(self.pairs)
+        return super().projections(teacher_shapes, student_shapes)
 
     def _map(self, feature):
         feature = to_channels_last(feature, self.data_format)
