@@ -119,6 +119,7 @@ INSTANCES = {
     ),
     "SkipNonFinite": lambda **kwargs: optimizers.SkipNonFinite(SGD(0.1, momentum=0.9), **kwargs),
     "SnapshotEnsemble": lambda: callbacks.SnapshotEnsemble(2, 3, "softmax", "members"),
+    "SparsityLogger": lambda: compression.SparsityLogger(per="weight"),
     "StepDecay": lambda: schedules.StepDecay(0.01, 2, 0.5, 0.001),
     "SwapAveragedWeights": lambda: callbacks.SwapAveragedWeights(),
     "ThroughputMonitor": lambda: callbacks.ThroughputMonitor(batch_size=32),

@@ -6,7 +6,7 @@ import pytest
 
 from keras_optkit import compression, optimizers
 from keras_optkit.compression import ConstantSparsity, PolynomialSparsity, Pruned
-from keras_optkit.testing._models import assert_same, data, fit, network
+from keras_optkit.testing._models import assert_same, data, fit, network, state
 from tests.conftest import two_replicas
 
 BACKEND = keras.backend.backend()
@@ -83,10 +83,11 @@ MODES = {
     "bfloat16": {"dtype": "bfloat16"},
     "accumulating": {"optimizer": {"gradient_accumulation_steps": 2}},
 }
+ACC = "accumulating"
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("inner", ["adam", "ours"])
+# Of our own rules, one that accumulates together with its wrapper.
+@pytest.mark.parametrize(("mode", "inner"), [*((m, "adam") for m in MODES), (ACC, "ours")])
 def test_sparsity_is_exact_at_every_step_after_the_last_turn(mode, inner):
     options = MODES[mode]
     if BACKEND == "torch" and mode in ("jit", "four steps at once"):
@@ -123,6 +124,44 @@ def test_two_replicas_prune_like_one_device():
     shared = fit(model, optimizer, epochs=3)
     assert_same(shared.get_weights(), alone.get_weights(), "replicas", atol=1e-6)
     assert zeros(shared) == zeros(alone) == [6, 1]
+
+
+@pytest.mark.parametrize("method", ["gradient", "rigl"])  # the contract has magnitude
+def test_resumes_bit_for_bit_between_two_turns(method, tmp_path):
+    schedule = PolynomialSparsity(0.2, 0.7, 2, 14, frequency=4)
+    model = fit(network(), Pruned(keras.optimizers.Adam(0.02), schedule, method), epochs=2)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert_same(state(fit(loaded, epochs=2)), state(fit(model, epochs=2)), method)
+    assert zeros(loaded) == [8, 2]
+
+
+def test_the_first_gradient_counts_where_masks_are_made_at_step_1():
+    model = network()
+    weights = [w.astype("float64") for w in model.get_weights()]
+    (first,) = gradient_of_body(weights)
+    fit(model, Pruned(SGD(0.0), ConstantSparsity(0.5, 1, 1), "gradient"), data=(X[:8], Y[:8]))
+    saliency = np.abs(weights[0] * first).ravel()
+    kept = np.sort(np.argsort(-saliency, kind="stable")[:6])
+    np.testing.assert_array_equal(np.flatnonzero(model.get_weights()[0]), kept)
+
+
+def gradient_of_body(weights):
+    """Returns the gradient of the first kernel, from the oracle's own step."""
+    oracle = Oracle(weights, (99, 99, 1, None), learning_rate=1.0, momentum=0.0)
+    oracle.step(X[:8].astype("float64"), Y[:8].astype("float64"))
+    return [weights[0] - oracle.weights[0]]
+
+
+def test_averages_that_the_inner_optimizer_leaves_in_the_model_are_pruned():
+    inner = SGD(0.1, use_ema=True, ema_momentum=0.5)
+    model = fit(network(), Pruned(inner, ConstantSparsity(0.5, 3, 3)))
+    assert zeros(model) == [6, 1]
+    averages = [numpy(a) for a in model.optimizer._model_variables_moving_average]
+    kept = [w != 0 for w in model.get_weights()]
+    assert any((w == a).all() for w, a in zip(model.get_weights(), averages, strict=True))
+    for weight, average, mask in zip(model.get_weights(), averages, kept, strict=True):
+        np.testing.assert_array_equal(weight[mask], average[mask])
 
 
 @pytest.mark.parametrize("method", ["rigl", "set"])
@@ -214,10 +253,16 @@ def test_bad_arguments(make, error, message):
 @pytest.mark.parametrize(
     ("optimizer", "message"),
     [
-        (lambda: Pruned("sgd", include="nothing"), "There is no weight to prune.*body/kernel"),
-        (lambda: Pruned("sgd", exclude=".*"), "There is no weight to prune"),
-        (lambda: Pruned("sgd", 0.5, compression.Block(), include="bias"), "has 1 axes"),
-        (lambda: Pruned("sgd", 0.5, compression.NofM(), include="bias"), "two axes or more"),
+        (lambda: Pruned("sgd", include="nothing"), "Pruned finds no weight to prune.*body/kernel"),
+        (lambda: Pruned("sgd", exclude=".*"), "finds no weight to prune"),
+        (
+            lambda: Pruned("sgd", 0.5, compression.Block(), include="bias"),
+            "Block prunes matrices.*exclude=.*body/bias",
+        ),
+        (
+            lambda: Pruned("sgd", 0.5, compression.NofM(), include="bias"),
+            "two axes or more.*body/bias",
+        ),
     ],
 )
 @pytest.mark.filterwarnings("ignore:Pruned")
@@ -251,6 +296,8 @@ def test_prune_low_magnitude_and_strip_keep_the_rest():
     report = compression.sparsity_report(model)
     shares = {row.path.split("/")[-2]: row.sparsity for row in report.rows if "kernel" in row.path}
     assert shares == {"conv": 0.5, "spatial": 0.0, "head": 0.5}
+    with pytest.raises(ValueError, match=r"prunes already.*call `strip_pruning\(model\)` first"):
+        compression.prune_low_magnitude(model)
     weights = model.get_weights()
     assert compression.strip_pruning(model) is model and model.optimizer is inner
     assert_same(model.get_weights(), weights, "stripped")
@@ -281,6 +328,44 @@ def test_tfmot_arguments_choose_the_method():
     block = method(block_size=(2, 3), block_pooling_type="MAX")
     assert block.get_config() == compression.Block((2, 3), "max").get_config()
     assert method(sparsity_m_by_n=(1, 4)).get_config() == compression.NofM(3, 4).get_config()
+    for wrong in ((2, 2), (0, 4), 2, (1, 2, 3)):
+        with pytest.raises(ValueError, match="`sparsity_m_by_n` must be a pair"):
+            method(sparsity_m_by_n=wrong)
+
+
+def test_m_by_n_without_a_schedule_prunes_at_once_and_once_as_in_tfmot():
+    model = network()
+    model.compile(SGD(0.1), "mse")
+    fit(compression.prune_low_magnitude(model, sparsity_m_by_n=(2, 4)))
+    assert zeros(model) == [6, 1]  # the 3 inputs of the head make a shorter group
+    schedule = model.optimizer.sparsity
+    assert [s for s in range(1, 999) if schedule.due(s)] == [1]
+
+
+def test_a_model_that_cannot_be_pruned_is_left_as_it_was():
+    model = network()
+    model.compile("sgd", "mse")
+    before = model.optimizer
+    with pytest.raises(ValueError, match="finds no weight"), pytest.warns(UserWarning):
+        compression.prune_low_magnitude(model, include="nothing")
+    with pytest.raises(ValueError, match=r"Block prunes matrices.*exclude=\['.*bias', '.*bias'\]"):
+        compression.prune_low_magnitude(model, block_size=(2, 2), include="bias")
+    assert model.optimizer is before
+
+
+@pytest.mark.parametrize("prune", [compression.prune_once, compression.prune_low_magnitude])
+def test_layers_whose_kernels_are_merged_or_quantized_are_refused(prune):
+    model = network()
+    model.layers[0].enable_lora(1)
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match="body with LoRA"):
+        prune(model)
+    prune(model, exclude="body")
+    model = network()
+    model.quantize("int8")
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match=r"exclude=\[.*body.*head.*\].*int8 weights"):
+        prune(model)
 
 
 def test_prune_once():
@@ -304,7 +389,7 @@ def test_prune_once():
 def test_models_that_cannot_be_pruned(function):
     with pytest.raises(ValueError, match="not built"):
         function(keras.Sequential([keras.layers.Dense(3)]))
-    with pytest.raises(TypeError, match=r'include="body"'):
+    with pytest.raises(TypeError, match="such as `include`"):
         function(network().layers[0])
     foreign = type("Model", (), {"__module__": "tf_keras.src.engine.training"})()
     with pytest.raises(TypeError, match="of tf_keras"):

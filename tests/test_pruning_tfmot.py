@@ -41,9 +41,7 @@ def test_masks_of_magnitude_are_equal(judge, shape, sparsity):
 def test_masks_of_blocks_are_equal(judge, shape, block, pooling):
     name = f"block {shape} {block} {pooling}"
     method = compression.Block(block, {"AVG": "mean", "MAX": "max"}[pooling])
-    np.testing.assert_array_equal(
-        our_mask(method, judge[f"weight {name}"]), judge[f"mask {name}"]
-    )
+    np.testing.assert_array_equal(our_mask(method, judge[f"weight {name}"]), judge[f"mask {name}"])
 
 
 @pytest.mark.parametrize(("shape", "group"), tfmot.GROUPS, ids=str)

@@ -49,20 +49,21 @@ from keras_optkit.compression.pruning.polynomial_sparsity import (
     PolynomialSparsity as PolynomialSparsity,
 )
 from keras_optkit.compression.pruning.prune_low_magnitude import (
-    UpdatePruningStep as UpdatePruningStep,
-)
-from keras_optkit.compression.pruning.prune_low_magnitude import (
     prune_low_magnitude as prune_low_magnitude,
 )
-from keras_optkit.compression.pruning.prune_low_magnitude import strip_pruning as strip_pruning
 from keras_optkit.compression.pruning.prune_once import prune_once as prune_once
 from keras_optkit.compression.pruning.pruned import Pruned as Pruned
 from keras_optkit.compression.pruning.random import Random as Random
 from keras_optkit.compression.pruning.rigl import RigL as RigL
 from keras_optkit.compression.pruning.set import SET as SET
+from keras_optkit.compression.pruning.sparsity_logger import SparsityLogger as SparsityLogger
 from keras_optkit.compression.pruning.sparsity_report import SparsityReport as SparsityReport
 from keras_optkit.compression.pruning.sparsity_report import SparsityRow as SparsityRow
 from keras_optkit.compression.pruning.sparsity_report import sparsity_report as sparsity_report
+from keras_optkit.compression.pruning.strip_pruning import strip_pruning as strip_pruning
+from keras_optkit.compression.pruning.update_pruning_step import (
+    UpdatePruningStep as UpdatePruningStep,
+)
 from keras_optkit.compression.quantization.calibrate import calibrate as calibrate
 from keras_optkit.compression.quantization.freeze_quantization import (
     FreezeQuantization as FreezeQuantization,

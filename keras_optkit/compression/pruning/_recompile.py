@@ -38,7 +38,7 @@ def replace_optimizer(
         )
     else:
         optimizer = change(optimizer)
+    optimizer.build(model.trainable_variables)  # if it cannot be built, the model is as it was
     # What Keras keeps to write into the file; losses and metrics as they were given.
     arguments = dict(model._compile_config.config)
     model.compile(**(arguments | {"optimizer": optimizer}))
-    optimizer.build(model.trainable_variables)

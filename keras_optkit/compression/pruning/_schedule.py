@@ -33,11 +33,30 @@ class SparsitySchedule(Configurable):
                 "`begin_step` must not lie after `end_step`, or nothing is ever pruned. Received: "
                 f"begin_step={begin_step}, end_step={end_step}"
             )
+        if self.end_step != -1 and self.last_turn() is None:
+            raise ValueError(
+                "`end_step` must not lie before the first turn after step 0, at `frequency`, or "
+                "nothing is ever pruned; there is no step 0. To prune at once, let "
+                f"begin_step=1. Received: begin_step={begin_step}, end_step={end_step}, "
+                f"frequency={frequency}"
+            )
 
     def due(self, step: Any) -> Any:
         """Tells whether masks are made before gradient `step`, an int or an integer tensor."""
         turn = (step >= self.begin_step) & ((step - self.begin_step) % self.frequency == 0)
         return turn if self.end_step == -1 else turn & (step <= self.end_step)
+
+    @property
+    def first_turn(self) -> int:
+        """The first step at which masks are made."""
+        return self.begin_step or self.frequency  # there is no step 0
+
+    def last_turn(self, step: int | None = None) -> int | None:
+        """Returns the last step, up to `step`, at which masks are made; None if there is none."""
+        ends = [end for end in (step, self.end_step) if end is not None and end != -1]
+        if not ends or min(ends) < self.first_turn:
+            return None
+        return min(ends) - (min(ends) - self.first_turn) % self.frequency
 
     def progress(self, step: Any) -> Any:
         """Returns how far `step` is from `begin_step` to `end_step`, from 0 to 1 in float32."""

@@ -42,12 +42,13 @@ class Block(Method):
         self.pooling = _check.one_of("pooling", pooling, ("mean", "max"))
 
     def check(self, paths, shapes):
-        for path, shape in zip(paths, shapes, strict=True):
-            if len(shape) != 2:
-                raise ValueError(
-                    f"Block prunes matrices, and {path!r} has {len(shape)} axes. Leave it out: "
-                    f"`exclude={path!r}`. Received: shape={shape}"
-                )
+        others = {p: s for p, s in zip(paths, shapes, strict=True) if len(s) != 2}
+        if others:
+            raise ValueError(
+                "Block prunes matrices, of two axes. Leave the others out with "
+                f"`exclude={[*others]}`, or prune those with Magnitude. Received: "
+                + ", ".join(f"{path} of shape {shape}" for path, shape in others.items())
+            )
 
     def select(self, candidates):
         return [self._mask(ops.abs(w), candidates.sparsity) for w in candidates.weights]

@@ -12,7 +12,8 @@ class NofM(Method):
     """Keeps the `n` largest of each `m` weights in a row, the pattern that hardware runs fast.
 
     In a row along the axis that a matrix multiplication sums over, the inputs: the last axis but
-    one of a `Dense` or convolution kernel. Where `m` does not divide it, the last group is
+    one of a `Dense` or convolution kernel. The kernels of `MultiHeadAttention` have heads there:
+    leave them out. Where `m` does not divide it, the last group is
     shorter. The sparsity is `1 - n / m` whatever the schedule says, which only tells when.
 
     Args:
@@ -38,12 +39,13 @@ class NofM(Method):
             )
 
     def check(self, paths, shapes):
-        for path, shape in zip(paths, shapes, strict=True):
-            if len(shape) < 2:
-                raise ValueError(
-                    "NofM needs weights of two axes or more, whose last but one it groups. "
-                    f"Exclude {path!r}. Received: shape={shape}"
-                )
+        others = {p: s for p, s in zip(paths, shapes, strict=True) if len(s) < 2}
+        if others:
+            raise ValueError(
+                "NofM groups weights of two axes or more, along the last but one. Leave the others "
+                f"out with `exclude={[*others]}`. Received: "
+                + ", ".join(f"{path} of shape {shape}" for path, shape in others.items())
+            )
 
     def select(self, candidates):
         return [self._mask(ops.abs(w)) for w in candidates.weights]

@@ -7,11 +7,11 @@ from typing import Any, Literal
 import keras
 
 from keras_optkit import _check, _match
-from keras_optkit._registry import register
-from keras_optkit.callbacks._base import Callback
 from keras_optkit.compression.pruning._method import Method
+from keras_optkit.compression.pruning._pruners import pruners
 from keras_optkit.compression.pruning._recompile import compiled_model, replace_optimizer
 from keras_optkit.compression.pruning._schedule import SparsitySchedule
+from keras_optkit.compression.pruning._selection import refuse_merged
 from keras_optkit.compression.pruning.block import Block
 from keras_optkit.compression.pruning.constant_sparsity import ConstantSparsity
 from keras_optkit.compression.pruning.from_tfmot import from_tfmot
@@ -38,10 +38,11 @@ def prune_low_magnitude(
     Args:
         model: The model to prune: built, and compiled before, not after.
         pruning_schedule: A sparsity schedule of this package or of TF-MOT; 50 % from step 100 on
-            if left out.
+            if left out, or with `sparsity_m_by_n` at step 1 only.
         block_size: Rows and columns of the blocks to prune together; for matrices only if not 1.
         block_pooling_type: How blocks are compared, by the mean or the largest magnitude.
-        sparsity_m_by_n: `(zeros, group)`: so many zeros in each group of weights in a row.
+        sparsity_m_by_n: `(zeros, group)`: so many zeros in each group of weights in a row. TF-MOT
+            makes these masks at step 1 only, whatever the schedule; here a schedule tells when.
         include: Patterns for the paths of weights to prune; by default as said above.
         exclude: Patterns for the paths of weights to leave alone.
 
@@ -51,7 +52,7 @@ def prune_low_magnitude(
     Raises:
         TypeError: If `model` is not a Keras 3 model.
         ValueError: If it is not built, not compiled or pruned already, if nothing can be pruned,
-            or for what the schedules and methods refuse.
+            for layers that are quantized or have LoRA, or for what schedules and methods refuse.
 
     Example:
         >>> schedule = keras_optkit.compression.ConstantSparsity(0.8, begin_step=1)
@@ -60,17 +61,24 @@ def prune_low_magnitude(
         >>> model = keras_optkit.compression.strip_pruning(model)
     """
     compiled_model(model, "prune_low_magnitude")
-    if pruning_schedule is None:
-        pruning_schedule = ConstantSparsity(0.5, begin_step=0)
+    if pruners(model):
+        raise ValueError(
+            "The model prunes already, and two sets of masks would undo each other. To prune "
+            "otherwise, call `strip_pruning(model)` first. "
+            f"{_check.received('optimizer', model.optimizer)}"
+        )
+    if pruning_schedule is None:  # and TF-MOT makes the masks of groups at step 1 only
+        once = {"begin_step": 1, "end_step": 1}
+        pruning_schedule = ConstantSparsity(0.5, **(once if sparsity_m_by_n else {"begin_step": 0}))
     if not isinstance(pruning_schedule, SparsitySchedule):
         pruning_schedule = from_tfmot(pruning_schedule)
     _check.one_of("block_pooling_type", block_pooling_type, ("AVG", "MAX"))
     method: Method = Magnitude()
     if sparsity_m_by_n is not None:
-        zeros, group = sparsity_m_by_n
-        method = NofM(group - zeros, group)
+        method = _groups(sparsity_m_by_n)
     elif math.prod(block_size) != 1:
         method = Block(block_size, "mean" if block_pooling_type == "AVG" else "max")
+    refuse_merged(model, "prune_low_magnitude", include, exclude)
     depthwise = [] if include else _depthwise(model)
     excluded = [*_check.patterns("exclude", exclude), *depthwise]
     replace_optimizer(
@@ -80,56 +88,16 @@ def prune_low_magnitude(
     return model
 
 
-def strip_pruning(model: keras.Model) -> keras.Model:
-    """Takes the pruning off a model's optimizer; zeros stay as they are, until it trains again.
-
-    To go on training with the zeros kept, leave `Pruned` where it is, or use the method `Frozen`.
-
-    Args:
-        model: A model compiled with `Pruned`, or by `prune_low_magnitude`.
-
-    Returns:
-        `model` itself, compiled with the optimizer that was inside.
-
-    Raises:
-        ValueError: If the model's optimizer does not prune.
-    """
-    compiled_model(model, "strip_pruning")
-
-    def inside(optimizer):
-        if not isinstance(optimizer, Pruned):
-            raise ValueError(
-                "strip_pruning needs a model whose optimizer is a Pruned; this one has nothing to "
-                f"strip. {_check.received('optimizer', optimizer)}"
-            )
-        return optimizer.inner_optimizer
-
-    replace_optimizer(model, inside)
-    return model
-
-
-@register
-class UpdatePruningStep(Callback):
-    """Does nothing but check that the model prunes: TF-MOT needs such a callback, we do not.
-
-    Raises:
-        ValueError: When training begins, if the model's optimizer does not prune: `compile` after
-            `prune_low_magnitude` has replaced it.
-
-    Example:
-        >>> step = keras_optkit.compression.UpdatePruningStep()
-    """
-
-    def on_train_begin(self, logs=None):
-        optimizer: Any = getattr(self.model, "optimizer", None)
-        while optimizer is not None and not isinstance(optimizer, Pruned):
-            optimizer = getattr(optimizer, "inner_optimizer", None)
-        if optimizer is None:
-            raise ValueError(
-                "The model's optimizer does not prune. Call `prune_low_magnitude` after "
-                "`model.compile`, which sets the optimizer, or compile with Pruned. "
-                f"Received: optimizer={self.model.optimizer}"
-            )
+def _groups(zeros_and_group) -> NofM:
+    """Returns the method for TF-MOT's `sparsity_m_by_n`."""
+    pair = zeros_and_group if isinstance(zeros_and_group, (list, tuple)) else ()
+    if len(pair) != 2 or not all(type(n) is int for n in pair) or not 0 < pair[0] < pair[1]:
+        raise ValueError(
+            "`sparsity_m_by_n` must be a pair of integers, zeros and size of a group, with at "
+            "least one zero and fewer than the group has weights, such as (2, 4). "
+            f"{_check.received('sparsity_m_by_n', zeros_and_group)}"
+        )
+    return NofM(pair[1] - pair[0], pair[1])
 
 
 def _depthwise(model: keras.Model) -> list[str]:

@@ -10,7 +10,7 @@ from keras_optkit.compression._models import keras_model
 from keras_optkit.compression.pruning._method import Candidates, Method
 from keras_optkit.compression.pruning._methods import as_method
 from keras_optkit.compression.pruning._schedule import share
-from keras_optkit.compression.pruning._selection import prunable
+from keras_optkit.compression.pruning._selection import prunable, refuse_merged
 from keras_optkit.compression.pruning.sparsity_report import SparsityReport, sparsity_report
 from keras_optkit.optimizers._slots import read, working_dtype
 
@@ -40,7 +40,8 @@ def prune_once(
 
     Raises:
         TypeError: If `model` is not a Keras 3 model.
-        ValueError: If it is not built, has nothing to prune, or the method needs training.
+        ValueError: If it is not built, has nothing to prune, has layers that are quantized or
+            have LoRA, or if the method needs training.
 
     Example:
         >>> report = keras_optkit.compression.prune_once(model, 0.3)
@@ -53,9 +54,10 @@ def prune_once(
             "gradients or by earlier masks. Compile with Pruned and train, or use Magnitude. "
             f"{_check.received('method', method)}"
         )
+    refuse_merged(model, "prune_once", include, exclude)
     variables = list(model.trainable_variables)
     include, exclude = _check.patterns("include", include), _check.patterns("exclude", exclude)
-    members = [variables[i] for i in prunable(variables, include, exclude)]
+    members = [variables[i] for i in prunable(variables, include, exclude, "prune_once")]
     method.check([_match.path(v) for v in members], [tuple(v.shape) for v in members])
     candidates = Candidates(
         weights=[ops.copy(read(v, working_dtype(v))) for v in members],

@@ -36,7 +36,9 @@ class Pruned(Wrapper):
     At a turn, what the last update has made of pruned weights counts too, so a weight may come
     back. A turn at step 1 looks at the weights before the first update, and acts after it.
 
-    Unstructured zeros make a compressed file smaller, not the model faster.
+    Put it around other wrappers, which would move zeros afterwards. `SparsityLogger` shows what it
+    does, and warns of a training too short for the schedule. Unstructured zeros make a compressed
+    file smaller, not the model faster.
 
     Args:
         inner_optimizer: The optimizer that moves the weights, or its name.
@@ -121,18 +123,20 @@ class Pruned(Wrapper):
 
     def _update(self, gradients, variables):
         known = {self._get_variable_index(v): g for v, g in zip(variables, gradients, strict=True)}
-        missing = [ops.zeros(v.shape, working_dtype(v)) for v in self._weights()]
-        seen = [known.get(i, zero) for i, zero in zip(self._members, missing, strict=True)]
-        if self.method.has_start or self.sparsity.due(1):
-            begins = read(self._iterations) == (self.gradient_accumulation_steps or 1) - 1
-            state = [*self._weights(), *self._masks, *self._scores]
-            _backend.cond(begins, lambda: self._start(seen), state)
+        seen = [
+            known[i] if i in known else ops.zeros(v.shape, working_dtype(v))
+            for i, v in zip(self._members, self._weights(), strict=True)
+        ]
         if self._scores:
             scores = [
                 self.method.score(read(w, s.dtype), g, read(s))
                 for w, g, s in zip(self._weights(), seen, self._scores, strict=True)
             ]
             _backend.assign(self._scores, scores)
+        if self.method.has_start or self.sparsity.due(1):
+            begins = read(self._iterations) == (self.gradient_accumulation_steps or 1) - 1
+            state = [*self._weights(), *self._masks, *self._scores]
+            _backend.cond(begins, lambda: self._start(seen), state)
         if self.method.trains_sparse:
             for i, mask in zip(self._members, self._masks, strict=True):
                 if i in known:
@@ -140,6 +144,16 @@ class Pruned(Wrapper):
             gradients = [known[self._get_variable_index(v)] for v in variables]
         super()._update(gradients, variables)
         self._prune(seen)
+
+    def finalize_variable_values(self, var_list):
+        super().finalize_variable_values(var_list)
+        if (
+            self.use_ema
+        ):  # `fit` ends with the inner optimizer's averages, of weights before `after`
+            kept = zip(self._weights(), self._masks, strict=True)
+            _backend.assign(
+                self._weights(), [ops.where(read(m), read(w), _zero(w)) for w, m in kept]
+            )
 
     def _start(self, gradients):
         """Makes the masks before the first update."""
