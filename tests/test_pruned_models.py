@@ -111,7 +111,8 @@ def test_every_kind_of_model_is_pruned_and_saved_as_it_is(name, tmp_path):
     np.testing.assert_array_equal(plain.predict(x, verbose=0), model.predict(x, verbose=0))
 
 
-@pytest.mark.slow
+# Convolutions on torch take minutes on a small machine.
+@getattr(pytest.mark, "heavy" if BACKEND == "torch" else "slow")
 def test_digits_at_three_quarters_lose_a_point_at_most_and_weigh_two_fifths():
     model = nets.trained("cnn")
     accuracy, size = nets.accuracy(model), gzipped(model)
