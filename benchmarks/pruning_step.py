@@ -109,9 +109,8 @@ def main() -> None:
                 place = {"backend": BACKEND, "mode": mode, "shapes": title, "inner": name}
                 found += [place | row for row in rows]
                 report(found[-len(rows) :])
-    if not arguments.only and not arguments.mode:
-        path = RESULTS / f"pruning_step_{BACKEND}.json"
-        path.write_text(json.dumps(found, indent=1) + "\n")
+    path = RESULTS / f"pruning_step_{BACKEND}.json"
+    path.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":
