@@ -10,7 +10,7 @@ FIXED = {
     "softmax": (0.0, 255 / 256),
     "tanh": (-1.0, 127 / 128),
 }
-OTHERS = ("leaky_relu", "silu", "hard_silu", "elu")
+OTHERS = ("leaky_relu", "silu", "hard_silu")
 
 
 def name_of(activation) -> str:

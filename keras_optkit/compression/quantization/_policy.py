@@ -46,9 +46,9 @@ _MOVES = {
     *("Transpose", "Squeeze", "ExpandDims", "MaxPool"),  # of keras.ops
 }
 _COMPUTES = {
-    *("Add", "Subtract", "Multiply", "PReLU", "ELU"),
+    *("Add", "Subtract", "Multiply", "PReLU"),
     *("GlobalAveragePooling1D", "GlobalAveragePooling2D"),
-    *("Silu", "HardSilu", "LeakyRelu", "Elu"),  # of keras.ops
+    *("Silu", "HardSilu", "LeakyRelu"),  # of keras.ops
 }
 _FLOATS = {
     "LayerNormalization": "LiteRT normalizes over a sample's own statistics in float",

@@ -107,7 +107,9 @@ class _Rebuilding:
         return flat
 
     def _output_name(self, call: Call, tensor) -> str:
-        return call.operation.name if id(tensor) in self.ends else f"{call.operation.name}_output"
+        """Returns the name of what rounds an output: that of the layer, if the model returns it."""
+        renamed = isinstance(call.operation, keras.layers.Layer) and id(tensor) in self.ends
+        return call.operation.name if renamed else f"{call.operation.name}_output"
 
     def _round(self, tensor, name: str, fixed_range=None):
         self.times[name] += 1
