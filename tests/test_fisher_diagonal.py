@@ -167,6 +167,8 @@ def one_by_one(model, x, y):
 def test_statistics_dropout_and_penalties_as_in_inference(together, monkeypatch):
     if not together:
         monkeypatch.setattr(_per_sample, "TOGETHER", False)
+    elif BACKEND == "jax":
+        monkeypatch.setattr("jax.default_backend", lambda: "gpu")  # or it would not try
     model, images = deep()
     x, y = images[:4], LABELS[:4]
     actual = fisher_diagonal(model, x, y, "empirical", verbose=0)
@@ -195,7 +197,10 @@ def test_the_model_is_left_as_it_is():
     assert not fresh._compile_loss.built
 
 
-def test_layers_that_cannot_be_mapped_over_samples_are_taken_one_by_one():
+def test_layers_that_cannot_be_mapped_over_samples_are_taken_one_by_one(monkeypatch):
+    if BACKEND == "jax":
+        monkeypatch.setattr("jax.default_backend", lambda: "gpu")  # or it would not try
+
     class Branching(layers.Layer):
         """Asks for the value of its inputs, which is not known where samples are mapped."""
 

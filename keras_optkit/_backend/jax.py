@@ -180,6 +180,9 @@ def value(function, jit):
 
 
 def per_sample_sum(function, measure, repeats, together, jit):
+    if together and jax.default_backend() == "cpu":
+        raise NotImplementedError  # slower there, convolutions by far
+
     def contributions(weights, row, r, share, arguments):
         row = jax.tree.map(lambda leaf: leaf[None], row)
         gradients = jax.grad(function)(weights, row, r, *arguments)
