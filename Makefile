@@ -44,7 +44,7 @@ SYSTEM := $(shell uname -s -m | tr ' ' -)
 packages-tensorflow := '$(if $(filter Linux-x86_64,$(SYSTEM)),tensorflow-cpu,tensorflow)>=2.21'
 # TF-MOT and tf_keras ask for the tensorflow with CUDA; what they need of it is there already.
 packages-small      := --no-deps 'tensorflow-model-optimization>=0.8.1' 'tf_keras>=2.21' \
-                       dm-tree attrs ai-edge-litert backports.strenum tqdm
+                       dm-tree attrs
 packages-torch      := 'torch==2.13.0' schedulefree
 
 INSTALL = $(if $(UV),uv pip install --python $(BIN)/python,$(PIP) install)

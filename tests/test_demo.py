@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from keras_optkit import _demo
-from keras_optkit._demo import export, statistics
+from keras_optkit._demo import compression, export, statistics
 from keras_optkit._demo.data import Shuffled
 from keras_optkit._demo.info import EXTRAS
 
@@ -53,7 +53,7 @@ def test_the_demo(tmp_path):
     assert "equals, bit for bit, the uninterrupted one" in printed
 
     results = json.loads((out / "results.json").read_text(encoding="utf-8"))
-    compared, resumed, exported, diagnosis = results["stages"].values()
+    compared, resumed, exported, diagnosis, compressed = results["stages"].values()
     assert min(compared["AdamW"]["test_accuracy"]) > 0.5
     assert min(compared["Lookahead(RAdam)"]["test_accuracy"]) > 0.5
     assert resumed["max_difference"] == 0.0
@@ -67,11 +67,28 @@ def test_the_demo(tmp_path):
 
     assert 1e-5 < diagnosis["suggested_learning_rate"] < 1
     assert diagnosis["largest_eigenvalue"] > abs(diagnosis["smallest_eigenvalue"])
-    for name in ("loss", "learning_rate", "gradient_norms", "diagnosis"):
+    check_compression(compressed, printed)
+    for name in ("loss", "learning_rate", "gradient_norms", "diagnosis", "compression"):
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     with (out / "history.csv").open(newline="", encoding="utf-8") as file:
         assert len(list(csv.DictReader(file))) == 2 * 4
     assert (out / "gradients_adamw_seed0.csv").exists()
+
+
+def check_compression(found, printed):
+    rows = {row["name"]: row for row in found["versions"]}
+    assert list(rows) == list(compression.VERSIONS)
+    first, pruned, fewer, int8, both = rows.values()
+    assert min(row["score"] for row in rows.values()) > first["score"] - 0.2
+    assert pruned["nonzeros"] < 0.26 * pruned["parameters"]
+    assert fewer["parameters"] < 0.4 * first["parameters"]
+    if compression.why_not():
+        assert found["skipped"] in printed
+    else:
+        assert min(found["agreement_with_keras"]) >= 0.99
+        assert int8["litert_bytes"] < 0.35 * first["litert_bytes"]
+        assert both["gzip_bytes"] < 0.7 * int8["gzip_bytes"]
+        assert both["nonzeros"] < 0.3 * both["parameters"]
 
 
 @pytest.mark.slow
@@ -191,3 +208,8 @@ def test_export_says_why_not(monkeypatch):
     assert "a .keras file loads on TensorFlow" in export.why_not("torch")
     monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None)
     assert "pip install tensorflow" in export.why_not("jax")
+
+
+def test_compression_says_why_not(monkeypatch):
+    monkeypatch.setattr(compression.importlib.util, "find_spec", lambda name: None)
+    assert compression.why_not().endswith("pip install tensorflow ai-edge-litert")

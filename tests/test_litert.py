@@ -153,6 +153,29 @@ def test_float_operations_are_named_with_their_layers(folder):
 
 
 @tensorflow_only
+@pytest.mark.parametrize("name", nets.NETS)
+def test_models_trained_for_int8_are_all_int8_and_agree(name, folder):
+    (x, _), (x_test, _) = nets.digits()
+    model = ko.compression.quantize_model(trained(name))
+    path = folder / f"{name}_aware.tflite"
+    with pytest.raises(ValueError, match=r"(?s)never been measured.*calibrate\(model, data\)"):
+        export(model, path)
+    ko.compression.calibrate(model, x[:256])
+    report = export(model, path, "int8")
+    assert {op.dtype for op in report.ops} == {"int8"}
+    expected = model.predict(x_test, verbose=0).argmax(axis=1)
+    found = ko.compression.run_litert(report, x_test).argmax(axis=1)
+    assert np.mean(found == expected) >= 0.99
+    if name == "cnn":
+        assert report.bytes <= 0.3 * exported(folder, name).bytes
+    if name == "mlp":  # of a layer between two others, the converter makes int8 all the same
+        some = ko.compression.quantize_model(trained(name), exclude="head")
+        ko.compression.calibrate(some, x[:256])
+        with pytest.raises(ValueError, match=r"FULLY_CONNECTED \(head\) would compute"):
+            export(some, path)
+
+
+@tensorflow_only
 def test_several_inputs_and_outputs(folder):
     model = several()
     rng = np.random.default_rng(0)

@@ -9,7 +9,7 @@ import importlib.util
 import time
 from pathlib import Path
 
-from keras_optkit._demo import diagnosis, export, report, resume, training
+from keras_optkit._demo import compression, diagnosis, export, report, resume, training
 from keras_optkit._demo.data import digits
 from keras_optkit._demo.plan import QUICK, Context, Plan
 
@@ -18,6 +18,7 @@ STAGES = {
     "Save, resume in a fresh process": resume.resume,
     "Export": export.export,
     "Diagnosis": diagnosis.diagnose,
+    "Compression": compression.compress,
 }
 
 

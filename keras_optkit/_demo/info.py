@@ -16,7 +16,7 @@ EXTRAS = {
     "tfmot": ("tensorflow_model_optimization", "tf_keras", "tensorflow"),
     "litert": ("ai_edge_litert", "tensorflow"),
     "plots": ("matplotlib", "tensorboard"),
-    "demo": ("matplotlib", "sklearn"),
+    "demo": ("matplotlib", "sklearn", "ai_edge_litert"),
 }
 
 

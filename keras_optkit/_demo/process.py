@@ -7,8 +7,8 @@ import sys
 import keras
 
 
-def in_fresh_process(*arguments: str) -> None:
-    """Runs Python with `arguments`, on this backend; it prints to this terminal.
+def in_fresh_process(*arguments: str, backend: str | None = None) -> None:
+    """Runs Python with `arguments`, on this backend or another; it prints to this terminal.
 
     Raises:
         RuntimeError: If it fails; with its errors, which are else kept back, as is what the
@@ -17,7 +17,7 @@ def in_fresh_process(*arguments: str) -> None:
     sys.stdout.flush()
     done = subprocess.run(
         [sys.executable, *arguments],
-        env=os.environ | {"KERAS_BACKEND": keras.backend.backend()},
+        env=os.environ | {"KERAS_BACKEND": backend or keras.backend.backend()},
         stderr=subprocess.PIPE,
         encoding="utf-8",
         errors="replace",

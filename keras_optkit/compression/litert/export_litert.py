@@ -26,7 +26,8 @@ def export_litert(
     A model that was trained for int8, with `quantize_model`, becomes a file that computes in int8,
     with the ranges found in training; any other becomes a file of floats. TensorFlow's converter
     leaves in floating point what it knows no ranges for, and does not say so: the report does, from
-    the file itself.
+    the file itself. A layer that was left out of the training, but lies between two that were not,
+    becomes int8 all the same: the converter rounds its weights.
 
     The file's inputs and outputs have the names of the model's: keys of a dict, or layers. What no
     argument in Python can be called is changed: an input "lambda" is "lambda_" in the file.
