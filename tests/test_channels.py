@@ -3,14 +3,17 @@
 import keras
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import layers, ops
 
 from keras_optkit import compression
 from keras_optkit.compression._graph import functional
+from keras_optkit.compression.channels import _target
 from keras_optkit.compression.channels._choice import count
+from keras_optkit.compression.litert.litert_latency import LiteRTLatency
 from tests import channels_oracle as oracle
+from tests import nets
 
 BACKEND = keras.backend.backend()
 RNG = np.random.default_rng(0)
@@ -528,3 +531,237 @@ def test_the_plan_reads_well():
     group = plan.groups[0]
     assert str(group) == "a: 8 channels, made by 1 other layer too"
     assert group.producers == ("a", "c") and set(group.layers) == {"a", "b", "c", "norm_c", "head"}
+
+
+def foreign():
+    """Stands for a model of tf_keras, which would take seconds to import."""
+    return type("Model", (), {"__module__": "tf_keras.src.engine.training"})()
+
+
+class Own(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.dense = layers.Dense(8)
+
+    def call(self, x):
+        return self.dense(x)
+
+
+def small_net(**kwargs):
+    return keras.Sequential(
+        [
+            keras.Input((4,)),
+            layers.Dense(16, name="one", **kwargs),
+            layers.LayerNormalization(name="norm"),
+            layers.Dense(16, name="two"),
+            layers.Dense(2, name="head"),
+        ],
+        name="net",
+    )
+
+
+def own_model():
+    model = Own()
+    model(np.zeros((1, 4)))
+    return model
+
+
+def changed(model, change):
+    change(model)
+    return model
+
+
+def without_config():
+    class Scale(layers.Layer):
+        def __init__(self, factor):
+            super().__init__(name="scale")
+            self.factor = factor
+
+        def call(self, x):
+            return self.factor * x
+
+    inputs = keras.Input((4,))
+    x = Scale(2.0)(layers.Dense(16)(inputs))
+    return keras.Model(inputs, layers.Dense(2)(layers.Dense(16)(x)))
+
+
+def prune(model=None, *arguments, **named):
+    return compression.prune_channels(small_net() if model is None else model, *arguments, **named)
+
+
+def any_size():
+    inputs = keras.Input((None, None, 3))
+    return keras.Model(inputs, layers.Conv2D(2, 1)(layers.Conv2D(16, 1)(inputs)))
+
+
+BAD = {
+    "tf_keras": (lambda: prune(foreign(), 0.5), TypeError, "this one is of tf_keras"),
+    "layer": (lambda: prune(layers.Dense(2), 0.5), TypeError, "a whole model, not one layer"),
+    "subclass": (lambda: prune(own_model(), 0.5), ValueError, "no graph|has none"),
+    "unbuilt": (lambda: prune(keras.Sequential([layers.Dense(2)]), 0.5), ValueError, "not built"),
+    "none": (lambda: prune(), ValueError, "exactly one of .* Received: none"),
+    "both": (lambda: prune(None, 0.5, target_params=9), ValueError, "ratio=0.5, target_params=9"),
+    "zero": (lambda: prune(None, 0.0), ValueError, r"`ratio` must be in \(0, 1\)"),
+    "one": (lambda: prune(None, 1), ValueError, r"`ratio` must be in \(0, 1\)"),
+    "percent": (lambda: prune(None, "50 %"), TypeError, "`ratio` must be a number"),
+    "importance": (lambda: prune(None, 0.5, importance="l1"), ValueError, '"?l2"?.*Received'),
+    "round_to": (lambda: prune(None, 0.5, round_to=0), ValueError, "`round_to` .* at least 1"),
+    "few params": (
+        lambda: prune(target_params=100),
+        ValueError,
+        "`target_params` must be less than the 418 weights .* the 266 .* target_params=100$",
+    ),
+    "many params": (lambda: prune(target_params=999), ValueError, "418 .* needs no pruning"),
+    "few flops": (lambda: prune(target_flops=9), ValueError, "less than the 704 FLOPs .* 416"),
+    "any size": (lambda: prune(any_size(), target_flops=99), ValueError, "fixed size"),
+    "exclude": (
+        lambda: prune(None, 0.5, exclude="tow"),
+        ValueError,
+        "'tow' matches none.* layers are head, one, two",
+    ),
+    "include": (lambda: prune(None, 0.5, include="tow"), ValueError, "'tow' matches none"),
+    "frozen": (
+        lambda: prune(None, 0.5, include="one"),
+        ValueError,
+        r"must stay. one: 16 channels, kept: the statistics of \"norm\" \(LayerNormalization\)",
+    ),
+    "in and ex": (
+        lambda: prune(None, 0.5, include="two", exclude="t.o"),
+        ValueError,
+        "both match the channels of 'two'",
+    ),
+    "nothing": (
+        lambda: prune(None, 0.5, exclude="two"),
+        ValueError,
+        "no channels to remove.* one: 16 channels, kept: .*; two: 16 channels, excluded; head",
+    ),
+    "too few": (lambda: prune(None, 0.5, round_to=16), ValueError, "no more than round_to=16"),
+    "little": (lambda: prune(None, 0.1), ValueError, "ratio of 0.1 removes nothing"),
+    "bn_scale": (lambda: prune(None, 0.5, importance="bn_scale"), ValueError, "none .*: two. Take"),
+    "no data": (lambda: prune(None, 0.5, importance="taylor"), ValueError, "needs `data="),
+    "no loss": (
+        lambda: prune(None, 0.5, importance="taylor", data=(np.zeros((2, 4)), np.zeros((2, 2)))),
+        ValueError,
+        r"Call `model.compile",
+    ),
+    "shape": (
+        lambda: prune(None, 0.5, importance=lambda layer, kernel: [1.0]),
+        ValueError,
+        r"one finite number for each filter, so for the layer 'one' an array of shape \(16,\)",
+    ),
+    "nan": (
+        lambda: prune(None, 0.5, importance=lambda layer, kernel: kernel[0] * np.nan),
+        ValueError,
+        "one finite number",
+    ),
+    "quantized": (
+        lambda: prune(changed(small_net(), lambda m: m.quantize("int8")), 0.5),
+        ValueError,
+        "quantized layers: one, two, head. Remove channels first",
+    ),
+    "lora": (
+        lambda: prune(changed(small_net(), lambda m: m.layers[2].enable_lora(2)), 0.5),
+        ValueError,
+        "LoRA layers: two. Merge",
+    ),
+    "no config": (lambda: prune(without_config(), 0.5), ValueError, "'scale' cannot be made"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_errors_say_what_to_do(name):
+    call, kind, message = BAD[name]
+    with pytest.raises(kind, match=message):
+        call()
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("importance", ["l2", "taylor"])
+def test_half_the_channels_of_a_digits_net_recover(importance):
+    (x, y), _ = nets.digits()
+    model = nets.trained("cnn")
+    small = compression.prune_channels(model, 0.5, importance=importance, data=(x, y))
+    assert small.count_params() < 0.26 * model.count_params()
+    keras.utils.set_random_seed(0)
+    small.fit(x, y, batch_size=64, epochs=6, verbose=0)
+    assert nets.accuracy(small) > nets.accuracy(model) - 0.01
+
+
+def test_channel_groups_refuses_the_same():
+    for model, kind in ((foreign(), TypeError), (own_model(), ValueError)):
+        with pytest.raises(kind, match="channel_groups"):
+            compression.channel_groups(model)
+
+
+def test_latency_is_searched_for(monkeypatch):
+    # Time in proportion to the weights, so that the answer is known.
+    asked = []
+
+    def timed(model, sample):
+        asked.append((model.count_params(), np.shape(sample)))
+        return LiteRTLatency(model.count_params() / 1000, 1.0, 1, 200)
+
+    monkeypatch.setattr(_target, "litert_latency", timed)
+    model = residual()
+    before = model.count_params()
+    for data in (batch(model), (batch(model), 0), [(batch(model), 0)]):
+        small, plan = prune(
+            model, target_latency=before / 2000, round_to=1, return_plan=True, data=data
+        )
+        assert plan.latency == (before / 1000, small.count_params() / 1000)
+        assert 0.8 * before < 2 * small.count_params() <= before
+    assert set(asked[1:]) >= {(small.count_params(), (4, 6, 6, 3))} and len(asked) <= 24
+    assert f"latency: {before / 1000:.3g} ms -> " in str(plan)
+    with pytest.raises(ValueError, match=f"less than the {before / 1000:.4g} milliseconds"):
+        prune(model, target_latency=100.0, round_to=1)
+
+
+@st.composite
+def networks(draw):
+    """Networks of few layers, each fed by any tensor before, merged in all ways that fit."""
+    inputs = keras.Input((4, 4, 3))
+    known = [inputs]
+    for _ in range(draw(st.integers(2, 6))):
+        x = draw(st.sampled_from(known))
+        y = draw(st.sampled_from([t for t in known if t.shape == x.shape]))
+        kind = draw(
+            st.sampled_from(["conv", "depthwise", "add", "concatenate", "gate", "separable"])
+        )
+        filters = draw(st.sampled_from([4, 6]))
+        if kind == "conv":
+            x = layers.BatchNormalization()(conv(filters)(x))
+        elif kind == "depthwise":
+            x = layers.DepthwiseConv2D(3, padding="same", depth_multiplier=filters // 3)(x)
+        elif kind == "separable":
+            x = layers.SeparableConv2D(filters, 3, padding="same")(x)
+        elif kind == "add":
+            x = layers.Add()([x, y])
+        elif kind == "concatenate":
+            x = layers.Concatenate()([x, draw(st.sampled_from(known))])
+        else:
+            gate = layers.Dense(x.shape[-1], activation="sigmoid")(ops.mean(y, axis=(1, 2)))
+            x = x * ops.reshape(gate, (-1, 1, 1, x.shape[-1]))
+        known.append(layers.LeakyReLU()(x))
+    x = layers.Concatenate()([known[-1], conv(4)(draw(st.sampled_from(known)))])
+    x = layers.Flatten()(x) if draw(st.booleans()) else layers.GlobalMaxPooling2D()(x)
+    return keras.Model(inputs, layers.Dense(3)(x))
+
+
+def random_networks(model, ratio, round_to):
+    oracle.randomize(model)
+    small, plan = compression.prune_channels(model, ratio, round_to=round_to, return_plan=True)
+    assert plan.parameters == (model.count_params(), small.count_params())
+    assert oracle.error(model, small, batch(model), least=0) < 1e-5
+
+
+ARGUMENTS = networks(), st.sampled_from([0.3, 0.5, 0.8]), st.sampled_from([1, 2])
+few = settings(max_examples=5, deadline=None, derandomize=True)
+many = settings(max_examples=150, deadline=None)
+test_random_networks = few(given(*ARGUMENTS)(random_networks))
+test_many_random_networks = pytest.mark.heavy(many(given(*ARGUMENTS)(random_networks)))
+
+
+@pytest.mark.skipif(BACKEND == "tensorflow", reason="TensorFlow can export")
+def test_latency_is_refused_elsewhere():
+    with pytest.raises(RuntimeError, match="KERAS_BACKEND=tensorflow"):
+        prune(target_latency=0.1)

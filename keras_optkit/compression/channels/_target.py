@@ -37,8 +37,7 @@ class Target:
         key = mask.tobytes()
         if key not in self._times:
             small = Rebuild(self.trace, mask)()
-            sample = self.data[0] if isinstance(self.data, tuple) else self.data
-            self._times[key] = litert_latency(small, sample).p50
+            self._times[key] = litert_latency(small, _sample(self.data)).p50
         return self._times[key]
 
     def flops(self, share: float) -> int:
@@ -64,7 +63,7 @@ def ratio_for(target: Target, name: str, value: Any) -> float:
     Raises:
         ValueError: If it is met already, or cannot be met.
     """
-    value = _check.in_range(name, value, 0, closed="neither")
+    _check.in_range(name, value, 0, closed="neither")
     cost, unit, steps = {
         "target_params": (target.params, "weights", 30),
         "target_flops": (target.flops, "FLOPs", 30),
@@ -86,3 +85,12 @@ def ratio_for(target: Target, name: str, value: Any) -> float:
     if name == "target_latency":
         target.measured = before, cost(ratio)
     return ratio
+
+
+def _sample(data: Any) -> Any:
+    """Returns the inputs in what may be inputs, `(x, y)` or a dataset of such."""
+    plain = data is None or isinstance(data, (list, tuple, dict)) or hasattr(data, "shape")
+    batches: Any = data
+    if not plain or (isinstance(data, list) and data and isinstance(data[0], tuple)):
+        batches = next(iter(batches))
+    return batches[0] if isinstance(batches, tuple) else batches
