@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from keras_optkit.compression import tfmot
+from keras_optkit.compression import ConstantSparsity, tfmot
 from keras_optkit.compression.tfmot import _imports
 
 if importlib.util.find_spec("tensorflow_model_optimization") is None:
@@ -90,7 +90,7 @@ def test_all_that_cannot_be_translated_is_named_at_once():
         tfmot.to_tf_keras(keras.Model(inputs, inner(x), name="model"))
     said = str(caught.value)
     for part in (
-        "Lambda 'lambda_1': tf_keras has no layer for it",
+        "Lambda 'lambda_1': its config does not tell all that it does",
         "RMSNormalization 'rms': tf_keras has no layer for it",
         "Mine 'mine': this layer is not of Keras itself",
         "Dense 'sparse': activation='sparsemax' has no counterpart",
@@ -186,6 +186,13 @@ def test_fit_must_be_a_function_and_train():
         tfmot.prune(model, lambda m: None)
     with pytest.warns(UserWarning, match=r"has pruned nothing.*Steps taken: 1\."):
         tfmot.prune(model, train)
+    tfmot.prune(model, by_position, pruning_schedule=ConstantSparsity(0.5, 1))
+
+
+def by_position(model):
+    step = _imports.tfmot().sparsity.keras.UpdatePruningStep()
+    model.compile("sgd", "mse")
+    model.fit(np.ones((4, 4)), np.ones((4, 2)), 4, 2, 0, [step])
 
 
 @slow_to_build

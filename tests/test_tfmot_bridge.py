@@ -88,6 +88,7 @@ LAYERS = {
         lambda: layers.Bidirectional(layers.LSTM(3, return_sequences=True), merge_mode="ave"),
     ),
     "Bidirectional GRU": (SERIES, lambda: layers.Bidirectional(layers.GRU(3))),
+    "CenterCrop": (IMAGE, lambda: layers.CenterCrop(4, 4)),
     "Conv1D": (SERIES, lambda: layers.Conv1D(4, 3, padding="causal", dilation_rate=2)),
     "Conv1DTranspose": (SERIES, lambda: layers.Conv1DTranspose(4, 3, strides=2)),
     "Conv2D": (IMAGE, lambda: layers.Conv2D(4, 3, strides=2, activation="relu")),
@@ -107,6 +108,7 @@ LAYERS = {
         lambda: layers.Dense(4, "silu", kernel_regularizer=L2, kernel_constraint="max_norm"),
     ),
     "Dense on a series": (SERIES, lambda: layers.Dense(4, use_bias=False)),
+    "Dense in half precision": (ROW, lambda: layers.Dense(4, dtype="mixed_bfloat16")),
     "DepthwiseConv1D": (SERIES, lambda: layers.DepthwiseConv1D(3, depth_multiplier=2)),
     "DepthwiseConv2D": (IMAGE, lambda: layers.DepthwiseConv2D(3, strides=2, depth_multiplier=2)),
     "Dropout": (ROW, lambda: layers.Dropout(0.5, seed=1)),
@@ -138,6 +140,9 @@ LAYERS = {
     "RNN": (SERIES, lambda: layers.RNN(layers.GRUCell(3))),
     "RNN stacked": (SERIES, lambda: layers.RNN([layers.LSTMCell(3), layers.LSTMCell(2)])),
     "ReLU": (ROW, lambda: layers.ReLU(max_value=2.0, negative_slope=0.1, threshold=0.5)),
+    "RandomFlip": (IMAGE, lambda: layers.RandomFlip(seed=1)),
+    "RandomRotation": (IMAGE, lambda: layers.RandomRotation(0.1)),
+    "RandomZoom": (IMAGE, lambda: layers.RandomZoom(0.1)),
     "RepeatVector": (ROW, lambda: layers.RepeatVector(3)),
     "Rescaling": (ROW, lambda: layers.Rescaling(1 / 127.5, offset=-1)),
     "Reshape": (IMAGE, lambda: layers.Reshape((-1, 12))),
@@ -285,6 +290,16 @@ def test_graph(name):
     if BACKEND != "tensorflow" and name not in ("shared", "named", "nested", "transformer"):
         pytest.skip("recurrent layers one operation at a time are slow on JAX and torch")
     assert difference(scramble(GRAPHS[name]())) <= 1e-5
+
+
+@table
+def test_what_is_frozen_stays_so():
+    inputs = keras.Input((8, 8, 3))
+    frozen = block("frozen")
+    frozen.trainable = False
+    model = keras.Sequential([frozen, layers.Flatten(), layers.Dense(2, name="head")])
+    twin = tfmot.to_tf_keras(keras.Model(inputs, model(inputs)))
+    assert [w.name for w in twin.trainable_weights] == ["head/kernel:0", "head/bias:0"]
 
 
 def test_normalization():

@@ -9,8 +9,13 @@ import numpy as np
 from keras_optkit.compression.tfmot._configs import Untranslatable, policy, translated
 from keras_optkit.compression.tfmot._imports import tf_keras
 
-# They hold state or code that no config tells.
-REFUSED = {"Lambda", "StringLookup", "IntegerLookup", "TextVectorization", "TFSMLayer"}
+REFUSED = {
+    **dict.fromkeys(
+        ("Lambda", "StringLookup", "IntegerLookup", "TextVectorization", "TFSMLayer"),
+        "its config does not tell all that it does",
+    ),
+    "RandomCrop": "while not training, it crops in tf_keras and does not in Keras 3",
+}
 
 
 def twin(layer: keras.layers.Layer) -> Any:
@@ -22,7 +27,9 @@ def twin(layer: keras.layers.Layer) -> Any:
         raise Untranslatable("it is quantized or has LoRA; translate the model before that")
     if kind in SPECIAL:
         return SPECIAL[kind](layer)
-    if kind in REFUSED or not hasattr(tf_keras().layers, kind):
+    if kind in REFUSED:
+        raise Untranslatable(REFUSED[kind])
+    if not hasattr(tf_keras().layers, kind):
         raise Untranslatable("tf_keras has no layer for it")
     return getattr(tf_keras().layers, kind)(**translated(layer))
 

@@ -1,5 +1,6 @@
 """The part of TF-MOT's wrappers that is the user's: `fit`."""
 
+import inspect
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -30,15 +31,16 @@ def train(fit: Fit, wrapped: Any, what: str, callbacks: tuple[Any, ...] = ()) ->
     before = wrapped.get_weights()
     original = wrapped.fit
 
-    def with_callbacks(*args, callbacks=None, **kwargs):
-        if not isinstance(callbacks, tf_keras().callbacks.CallbackList):
-            given = callbacks if isinstance(callbacks, (list, tuple)) else [callbacks]
-            given = [c for c in given if c is not None]
+    def with_callbacks(*args, **kwargs):
+        bound = inspect.signature(original).bind_partial(*args, **kwargs)
+        given = bound.arguments.get("callbacks") or []
+        if not isinstance(given, tf_keras().callbacks.CallbackList):
+            given = given if isinstance(given, (list, tuple)) else [given]
             kinds = {type(callback) for callback in given}
-            callbacks = [*given, *(c for c in added if type(c) not in kinds)]
-        return original(*args, callbacks=callbacks, **kwargs)
+            given = [*given, *(c for c in callbacks if type(c) not in kinds)]
+        bound.arguments["callbacks"] = given
+        return original(*bound.args, **bound.kwargs)
 
-    added = callbacks
     wrapped.fit = with_callbacks
     try:
         fit(wrapped)

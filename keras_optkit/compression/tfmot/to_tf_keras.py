@@ -6,7 +6,6 @@ from typing import Any
 import keras
 from keras import tree
 
-from keras_optkit import _check
 from keras_optkit.compression import _graph
 from keras_optkit.compression._models import keras_model
 from keras_optkit.compression.tfmot._calls import needed
@@ -48,8 +47,7 @@ def to_tf_keras(model: keras.Model) -> Any:
         tf_model.compile("adam", "mse")
         ```
     """
-    _check.instance("model", keras_model(model, WHAT), keras.Model, "a keras.Model")
-    _graph.functional(model, WHAT)
+    _graph.functional(keras_model(model, WHAT), WHAT)
     translation = _Translation()
     result = translation.model(model)
     if translation.problems:
@@ -122,6 +120,9 @@ class _Translation:
                 made = self.model(layer) if isinstance(layer, keras.Model) else twin(layer)
             except Untranslatable as problem:
                 self.problems.append(_told(layer, problem))
+                made = None
+            except (TypeError, ValueError) as error:  # a value that tf_keras does not take
+                self.problems.append(_told(layer, Untranslatable(f"tf_keras refuses it: {error}")))
                 made = None
             self.layers[id(layer)] = made
         return self.layers[id(layer)]
