@@ -7,6 +7,7 @@ Each module here offers the same functions:
 - `behind(value, *others)`: `value`, computed after `others`, tensors without NaN. XLA
   writes a variable in place only if it can tell that all who read the old value come before.
 - `assign(variables, values)`: sets Keras variables, inside a strategy's replicas too.
+- `keep(variables, masks)`: sets entries to 0 where a mask of booleans is false.
 - `cond(predicate, effect, variables)`: runs `effect`, which assigns to `variables` and to no
   others, if `predicate` holds. When it does not hold, this costs next to nothing if the large
   variables that `effect` only reads are among `variables` too.
@@ -72,6 +73,7 @@ cond: Callable[..., Any] = _framework.cond
 dense: Callable[..., Any] = _framework.dense
 fused: Callable[..., Any] = _framework.fused
 hessian_product: Callable[..., Any] = _framework.hessian_product
+keep: Callable[..., Any] = _framework.keep
 known: Callable[..., Any] = _framework.known
 no_gradient: Callable[..., Any] = _framework.no_gradient
 number: Callable[..., Any] = _framework.number

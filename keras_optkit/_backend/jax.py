@@ -36,6 +36,11 @@ def assign(variables, values):
         variable.assign(value)
 
 
+def keep(variables, masks):
+    pairs = zip(variables, masks, strict=True)
+    assign(variables, [ops.where(m, read(v), ops.zeros((), v.dtype)) for v, m in pairs])
+
+
 def behind(value, *others):
     return value + 0 * sum(jax.numpy.clip(other, -LARGE, LARGE) for other in others)
 

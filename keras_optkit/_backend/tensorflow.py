@@ -54,6 +54,11 @@ def assign(variables, values):
     )
 
 
+def keep(variables, masks):
+    pairs = zip(variables, masks, strict=True)
+    assign(variables, [tf.where(m, read(v), tf.zeros((), v.dtype)) for v, m in pairs])
+
+
 def behind(value, *others):
     return value + 0 * sum(tf.clip_by_value(other, -LARGE, LARGE) for other in others)
 

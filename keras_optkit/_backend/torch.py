@@ -37,6 +37,13 @@ def assign(variables, values):
             variable.assign(value)
 
 
+def keep(variables, masks):
+    with torch.no_grad():
+        for variable, mask in zip(variables, masks, strict=True):
+            value = variable.value
+            torch.where(mask, value, torch.zeros((), dtype=value.dtype), out=value)
+
+
 def behind(value, *others):
     return value
 

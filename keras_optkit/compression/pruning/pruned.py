@@ -147,13 +147,8 @@ class Pruned(Wrapper):
 
     def finalize_variable_values(self, var_list):
         super().finalize_variable_values(var_list)
-        if (
-            self.use_ema
-        ):  # `fit` ends with the inner optimizer's averages, of weights before `after`
-            kept = zip(self._weights(), self._masks, strict=True)
-            _backend.assign(
-                self._weights(), [ops.where(read(m), read(w), _zero(w)) for w, m in kept]
-            )
+        if self.use_ema:  # `fit` ends with the inner optimizer's averages, of unmasked weights
+            _backend.keep(self._weights(), [read(m) for m in self._masks])
 
     def _start(self, gradients):
         """Makes the masks before the first update."""
@@ -166,20 +161,16 @@ class Pruned(Wrapper):
     def _prune(self, gradients):
         """Applies the masks, or new ones where they are due."""
         step = self.updates + 2
-        due = self.sparsity.due(step)
-        dense = not self.method.trains_sparse
-        masked = [
-            ops.where(ops.logical_or(read(m), due) if dense else read(m), read(w), _zero(w))
-            for w, m in zip(self._weights(), self._masks, strict=True)
-        ]
-        _backend.assign(self._weights(), masked)
+        due = _backend.number(self.sparsity.due(step))
+        masks = [read(m) for m in self._masks]
+        if not self.method.trains_sparse and due is not False:
+            masks = [ops.logical_or(m, due) for m in masks]  # what is pruned may come back
+        _backend.keep(self._weights(), masks)
 
         def choose():
             masks = self._choose(gradients, step)
-            weights = [
-                ops.where(m, read(w), _zero(w)) for w, m in zip(self._weights(), masks, strict=True)
-            ]
-            _backend.assign([*self._masks, *self._weights()], [*masks, *weights])
+            _backend.assign(self._masks, masks)
+            _backend.keep(self._weights(), masks)
 
         _backend.cond(due, choose, [*self._weights(), *self._masks, *self._scores])
 
@@ -199,7 +190,3 @@ class Pruned(Wrapper):
     def _weights(self) -> list:
         """Returns what is pruned. Never an attribute: Keras would take weights for state."""
         return [self._trainable_variables[i] for i in self._members]
-
-
-def _zero(variable):
-    return ops.zeros((), variable.dtype)
