@@ -227,3 +227,11 @@ def test_a_rescaling_is_that_of_keras():
     for plain in (layers.Rescaling(1 / 3, -0.5), layers.Rescaling([1.0, 2.0, 3.0])):
         got = ops.convert_to_numpy(ko.compression.QuantizedRescaling(plain)(x))
         np.testing.assert_allclose(got, ops.convert_to_numpy(plain(x)), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int32"])
+def test_a_rescaling_takes_integers(dtype):
+    x = ops.convert_to_tensor(np.arange(48).reshape(1, 4, 4, 3).astype(dtype))
+    plain = layers.Rescaling(1 / 127.5, -1)
+    got = ops.convert_to_numpy(ko.compression.QuantizedRescaling(plain)(x))
+    np.testing.assert_allclose(got, ops.convert_to_numpy(plain(x)), rtol=1e-5, atol=1e-6)

@@ -239,6 +239,48 @@ def test_mixed_precision_trains():
     assert plain.get_layer("conv").compute_dtype == "float16"
 
 
+def test_a_head_in_float32_stays_so_in_mixed_precision():
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        inputs = keras.Input((4,))
+        x = layers.Dense(4, name="body")(inputs)
+        head = layers.Dense(2, "softmax", dtype="float32", name="head")(x)
+        model = quantize_model(keras.Model(inputs, head))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert model.output.dtype == "float32"
+    inner = next(layer for layer in model.layers if layer.name.startswith("head_"))
+    assert inner.before_activation.compute_dtype == "float32"
+    assert model.get_layer("body_output").compute_dtype == "float16"
+    assert all(w.dtype in ("float32", "bool") for w in model.weights)
+
+
+def test_strip_keeps_the_zeros_that_were_to_be_kept():
+    model = tiny()
+    ko.compression.prune_once(model, 0.5)
+    zero = ops.convert_to_numpy(model.get_layer("dense").kernel) == 0
+    quantized = quantize_model(model, preserve="zeros")
+    kernel = quantized.get_layer("dense").layer.kernel
+    kernel.assign(kernel + 1)  # as an optimizer that adds noise might do
+    stripped = ops.convert_to_numpy(strip_quantization(quantized).get_layer("dense").kernel)
+    np.testing.assert_array_equal(stripped == 0, zero)
+
+
+def test_a_rescaling_is_quantized_unless_it_takes_integers():
+    reasons = []
+    for dtype in ("float32", "uint8"):
+        inputs = keras.Input((4, 4, 3), dtype=dtype)
+        x = layers.Rescaling(1 / 255, name="rescaling")(inputs)
+        model = keras.Model(inputs, layers.Conv2D(2, 3, name="conv")(x))
+        images = np.random.default_rng(0).integers(0, 256, (8, 4, 4, 3)).astype(dtype)
+        quantized = calibrate(quantize_model(model), images)
+        expected = model.predict(images, verbose=0)
+        got = quantized.predict(images, verbose=0)
+        np.testing.assert_allclose(got, expected, atol=0.05 * np.abs(expected).max())
+        reasons.append([row.reason for row in quantization_report(quantized).floats])
+    assert reasons[0] == [] and "takes integers" in reasons[1][0]
+
+
 def test_the_report_says_what_is_float_and_why():
     inputs = keras.Input((6, 4), name="x")
     x = layers.Dense(4, name="dense")(inputs)
@@ -293,6 +335,22 @@ def unsupported():
     return keras.Model(inputs, layers.Dense(4, name="head")(x))
 
 
+def first_axis():
+    inputs = keras.Input((4, 4))
+    return keras.Model(inputs, layers.Dense(2)(layers.BatchNormalization(1, name="norm")(inputs)))
+
+
+def five_axes():
+    inputs = keras.Input((2, 3, 3, 4))
+    x = layers.BatchNormalization(name="norm")(layers.Rescaling(2.0, name="scale")(inputs))
+    return keras.Model(inputs, layers.Dense(2, name="wide")(x))
+
+
+def rows_of_numbers():
+    inputs = keras.Input((4, 3))
+    return keras.Model(inputs, layers.Dense(2)(layers.Rescaling([[1.0], [2], [3], [4]])(inputs)))
+
+
 BAD = {
     "of tf_keras|whole model": (lambda: layers.Dense(1), {}, TypeError),
     "not built": (lambda: keras.Sequential([layers.Dense(1)]), {}, ValueError),
@@ -314,6 +372,9 @@ BAD = {
         {},
         ValueError,
     ),
+    r"norm \(BatchNormalization: it normalizes along axis 1": (first_axis, {}, ValueError),
+    r"scale \(.*norm \(.*wide \(.*more than four axes": (five_axes, {}, ValueError),
+    "numbers for more than the last axis": (rows_of_numbers, {}, ValueError),
     "no layer with weights to quantize": (tiny, {"exclude": ".*"}, ValueError),
 }
 

@@ -12,6 +12,7 @@ from keras_optkit.compression._graph import functional
 from keras_optkit.compression._models import keras_model
 from keras_optkit.compression.litert._names import input_names, layers_of, output_names
 from keras_optkit.compression.litert.litert_report import LiteRTReport, listed, report
+from keras_optkit.compression.quantization.uncalibrated import uncalibrated
 from keras_optkit.optimizers._precision import full_precision
 
 IO_DTYPES = ("float32", "int8", "uint8")
@@ -37,7 +38,7 @@ def trace(model: keras.Model, what: str, call: str, batch_size: int | None) -> A
 
     Raises:
         TypeError: If it is not a Keras 3 model.
-        ValueError: If it is not built, or has no graph.
+        ValueError: If it is not built, has no graph, or has ranges that nobody has measured.
         RuntimeError: If Keras is not on TensorFlow.
     """
     keras_model(model, what)
@@ -45,6 +46,13 @@ def trace(model: keras.Model, what: str, call: str, batch_size: int | None) -> A
         _check.integer("batch_size", batch_size, 1)
     structure, names = functional(model, what)._inputs_struct, output_names(model, what)
     litert.require_converter(what, call)
+    unknown = uncalibrated(model)
+    if unknown:
+        raise ValueError(
+            f"{what} writes ranges into the file, and these have never been measured: those of "
+            f"{', '.join(unknown)}. Train the model, or call calibrate(model, data), first. "
+            f"{_check.received('model', model.name)}"
+        )
 
     def function(*tensors):
         outputs = model(tree.pack_sequence_as(structure, list(tensors)), training=False)

@@ -47,8 +47,9 @@ def export_litert(
 
     Raises:
         TypeError: If `model` is not a Keras 3 model.
-        ValueError: If it is not built, has no graph, or would not be all int8; if the converter
-            cannot make a file of it; if `path` does not end in `.tflite`.
+        ValueError: If it is not built, has no graph, has ranges that were never measured, or would
+            not be all int8; if the converter cannot make a file of it; if `path` does not end in
+            `.tflite`.
         FileNotFoundError: If the folder of `path` does not exist.
         RuntimeError: If Keras is not on TensorFlow.
         ImportError: If `ai-edge-litert` is not installed: `pip install "keras_optkit[litert]"`.

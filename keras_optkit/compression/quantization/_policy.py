@@ -4,6 +4,7 @@ import dataclasses
 from typing import Literal
 
 import keras
+import numpy as np
 
 from keras_optkit.compression.quantization._activations import FIXED, fuses, name_of, supported
 from keras_optkit.compression.quantization._linear import KERNELS
@@ -63,6 +64,8 @@ _RECURRENT = (
     "inside of the loop, and LiteRT has no such kernels for models trained so"
 )
 
+_TOO_MANY_AXES = "LiteRT has no such int8 kernel for inputs of more than four axes"
+
 
 def policy(operation: keras.Operation) -> Policy:
     """Returns how an operation of a model's graph is treated."""
@@ -90,17 +93,17 @@ def policy(operation: keras.Operation) -> Policy:
 def _of_weights(layer) -> Policy:
     if not supported(layer.activation):
         return Policy("refused", _no_activation(layer.activation))
-    if type(layer).__name__ == "Dense" and len(layer.kernel.shape) != 2:
-        return Policy("refused", "its kernel does not have two axes")
+    if type(layer).__name__ == "Dense" and _rank(layer) > 4:
+        return Policy("refused", _TOO_MANY_AXES)
     fixed = None if fuses(layer.activation) else FIXED.get(name_of(layer.activation))
     return Policy("weights", fixed_range=fixed)
 
 
 def _special(operation, name: str) -> Policy:
     if name == "BatchNormalization":
-        return Policy("norm")
+        return _of_norm(operation)
     if name == "Rescaling":
-        return Policy("rescaling")
+        return _of_rescaling(operation)
     if name == "Concatenate":
         return Policy("concatenate")
     if name in ("AveragePooling1D", "AveragePooling2D", "AveragePool"):
@@ -124,6 +127,31 @@ def _special(operation, name: str) -> Policy:
             return Policy("move" if name_of(operation.activation) == "linear" else "relu")
         return Policy("compute", fixed_range=FIXED.get(name_of(operation.activation)))
     return Policy("refused", f"there is no int8 form of {name} here")
+
+
+def _of_norm(layer) -> Policy:
+    rank = layer.input_spec.ndim
+    if layer.axis not in (-1, rank - 1):
+        return Policy("refused", f"it normalizes along axis {layer.axis}, which is not the last")
+    return Policy("refused", _TOO_MANY_AXES) if rank > 4 else Policy("norm")
+
+
+def _of_rescaling(layer) -> Policy:
+    if np.ndim(layer.scale) > 1 or np.ndim(layer.offset) > 1:
+        return Policy("refused", "it has numbers for more than the last axis")
+    if any(not keras.backend.is_float_dtype(x.dtype) for x in _inputs(layer)):
+        return Policy("float", "it takes integers, and LiteRT turns these into floats")
+    return Policy("refused", _TOO_MANY_AXES) if _rank(layer) > 4 else Policy("rescaling")
+
+
+def _rank(layer) -> int:
+    """Returns the largest number of axes that a layer is called with."""
+    return max((len(x.shape) for x in _inputs(layer)), default=0)
+
+
+def _inputs(layer) -> list[keras.KerasTensor]:
+    """Returns the first input of each call of a layer."""
+    return [node.input_tensors[0] for node in layer._inbound_nodes]
 
 
 def _of_relu(layer) -> Policy:

@@ -120,7 +120,7 @@ class _Rebuilding:
             width = (high - low) / 255 * 256
             full = (low, low + width * (1 - 2**-bits))
         unique = f"{unique}_input" if unique in self.inputs else unique
-        layer = QuantizeActivation(bits, fixed_range=full, name=unique)
+        layer = QuantizeActivation(bits, fixed_range=full, name=unique, dtype=tensor.dtype)
         return self._keep(layer(tensor), layer)
 
     def _keep(self, tensor, grid):

@@ -11,8 +11,8 @@ from keras_optkit.compression._graph import Call, calls, consumers
 from keras_optkit.compression._models import keras_model
 from keras_optkit.compression.quantization._policy import policy
 from keras_optkit.compression.quantization._rebuild import INNER
+from keras_optkit.compression.quantization._wrapped import Wrapped
 from keras_optkit.compression.quantization.quantize_activation import QuantizeActivation
-from keras_optkit.compression.quantization.quantized_batch_norm import QuantizedBatchNorm
 from keras_optkit.compression.quantization.quantized_layer import QuantizedLayer
 
 WHAT = "quantization_report"
@@ -108,8 +108,8 @@ def _row(call: Call, taking, prefix: str) -> QuantizationRow:
         kind = "per channel" if operation.per_channel else "per tensor"
         whole = type(layer).__name__.endswith("Transpose")
         weights = f"{operation.weight_bits} bits {'per tensor' if whole else kind}"
-    elif isinstance(operation, QuantizedBatchNorm):
-        weights = "folded" if operation.folded else "8 bits per channel"
+    elif isinstance(operation, Wrapped):
+        weights = "folded" if getattr(operation, "folded", False) else "8 bits per channel"
     elif found.kind in ("weights", "norm", "rescaling"):
         reason = "excluded"
     elif found.kind in ("float", "refused"):

@@ -67,7 +67,7 @@ class QuantizeActivation(keras.layers.Layer):
     def build(self, input_shape):
         if self.fixed_range is not None:
             return
-        state = {"shape": (), "trainable": False, "autocast": False}
+        state = {"shape": (), "trainable": False, "autocast": False, "dtype": "float32"}
         self.minimum = self.add_weight(name="minimum", initializer="zeros", **state)
         self.maximum = self.add_weight(name="maximum", initializer="ones", **state)
         flag = state | {"dtype": "bool"}

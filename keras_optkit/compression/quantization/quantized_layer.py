@@ -69,7 +69,9 @@ class QuantizedLayer(Wrapped):
         self.between = self._quantizer("between", "pointwise_kernel" in self.kernels())
 
     def _quantizer(self, name: str, needed: bool):
-        return QuantizeActivation(self.activation_bits, name=name) if needed else None
+        if not needed:
+            return None
+        return QuantizeActivation(self.activation_bits, name=name, dtype=self.dtype_policy)
 
     def build(self, input_shape):
         super().build(input_shape)
@@ -98,12 +100,16 @@ class QuantizedLayer(Wrapped):
         for name, mask in self._masks.items():
             mask.assign(ops.not_equal(ops.convert_to_tensor(getattr(self.layer, name)), 0))
 
+    def preserved(self, name: str):
+        """Returns a kernel with 0 wherever that is to stay."""
+        kernel = ops.convert_to_tensor(getattr(self.layer, name))
+        if not self.preserve:
+            return kernel
+        return ops.where(ops.convert_to_tensor(self._masks[name]), kernel, ops.zeros_like(kernel))
+
     def rounded(self, name: str, lift: int = 0):
         """Returns a kernel rounded, with `lift` axes of size 1 in front."""
-        kernel = ops.convert_to_tensor(getattr(self.layer, name))
-        if self.preserve:
-            mask = ops.convert_to_tensor(self._masks[name])
-            kernel = ops.where(mask, kernel, ops.zeros_like(kernel))
+        kernel = self.preserved(name)
         view = KERNELS[type(self.layer).__name__][name]
         lifted = ops.reshape(kernel, (1,) * lift + tuple(kernel.shape))
         rounded = fake_quant_weight(lifted, self.weight_bits, self.per_channel, **view)

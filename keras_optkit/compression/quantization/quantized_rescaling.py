@@ -36,6 +36,7 @@ class QuantizedRescaling(Wrapped):
         super().__init__(layer, name, trainable, dtype)
 
     def call(self, inputs):
+        inputs = ops.cast(inputs, self.compute_dtype)  # they may be integers
         channels = inputs.shape[-1]
         scale, offset = (
             ops.broadcast_to(ops.convert_to_tensor(value, "float32"), (channels,))

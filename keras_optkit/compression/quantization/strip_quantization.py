@@ -71,8 +71,9 @@ def _strip(model: keras.Model, round_weights: bool) -> keras.Model:
     plain = replay(model, run, WHAT)
     for old, source, layer in copies:
         layer.set_weights(source.get_weights())
-        if round_weights and isinstance(old, QuantizedLayer):
+        if isinstance(old, QuantizedLayer):
             for name in old.kernels():
+                value = old.rounded(name) if round_weights else old.preserved(name)
                 variable = getattr(layer, name)
-                variable.assign(ops.cast(old.rounded(name), variable.dtype))
+                variable.assign(ops.cast(value, variable.dtype))
     return plain
