@@ -5,7 +5,7 @@
 Each contestant moves the same variables by the same gradients, nothing else, in turns with the
 optimizer it is compared with. A ratio is the median over the repeats of the time to that of the
 bare optimizer in the same round; a second bare one shows how far equals differ. The masks are made
-at step 1, and no turn comes while time is taken; the rows "a turn" have one in every update.
+in the first update, and no turn comes while time is taken; the rows "a turn" have one in each.
 `--report` prints the table of all results.
 """
 

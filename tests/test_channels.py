@@ -644,6 +644,17 @@ BAD = {
         ValueError,
         r"Call `model.compile",
     ),
+    "not trained": (
+        lambda: prune(
+            changed(two_blocks(), lambda m: setattr(m.get_layer("b"), "trainable", False)),
+            0.5,
+            importance="taylor",
+            round_to=4,
+            data=(np.zeros((2, 4, 4, 3)), np.zeros((2, 2))),
+        ),
+        ValueError,
+        "no layer .* is trainable: b. Set",
+    ),
     "shape": (
         lambda: prune(None, 0.5, importance=lambda layer, kernel: [1.0]),
         ValueError,

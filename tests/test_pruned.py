@@ -350,7 +350,69 @@ def test_a_model_that_cannot_be_pruned_is_left_as_it_was():
         compression.prune_low_magnitude(model, include="nothing")
     with pytest.raises(ValueError, match=r"Block prunes matrices.*exclude=\['.*bias', '.*bias'\]"):
         compression.prune_low_magnitude(model, block_size=(2, 2), include="bias")
-    assert model.optimizer is before
+    assert model.optimizer is before and not before.built
+    inner = SGD(0.1, gradient_accumulation_steps=4, loss_scale_factor=2.0)
+    model.compile(inner, "mse", jit_compile=False)
+    with pytest.raises(ValueError, match="finds no weight"):
+        compression.prune_low_magnitude(model, exclude=".*")
+    assert model.optimizer.gradient_accumulation_steps == 4
+    assert model.optimizer.loss_scale_factor == 2.0
+    fit(model)  # as before, sums of gradients included
+
+
+@pytest.mark.parametrize("rule", [keras.optimizers.Adam, optimizers.RAdam])
+def test_strip_gives_back_what_the_wrapper_took_over(rule):
+    settings = {"gradient_accumulation_steps": 2, "loss_scale_factor": 4.0}
+
+    def trained(prune):
+        model = network()
+        model.compile(rule(0.01, **settings), "mse", jit_compile=BACKEND == "jax")
+        if prune:
+            compression.prune_low_magnitude(model, ConstantSparsity(0.0, 1))
+        fit(model)
+        if prune:
+            compression.strip_pruning(model)
+            assert isinstance(model.optimizer, rule)
+        return fit(model)
+
+    plain, stripped = trained(False), trained(True)
+    for name, value in settings.items():
+        assert getattr(stripped.optimizer, name) == value
+    assert int(stripped.optimizer.iterations) == int(plain.optimizer.iterations)
+    assert_same(stripped.get_weights(), plain.get_weights(), "weights", atol=1e-6)
+    model = network()
+    model.compile(Pruned(rule(0.01), **settings), "mse", jit_compile=False)  # not built yet
+    assert compression.strip_pruning(model).optimizer.gradient_accumulation_steps == 2
+    fit(model)
+
+
+@pytest.mark.parametrize("method", ["gradient", "movement", "rigl"])
+def test_a_gradient_that_the_inner_optimizer_skips_spoils_no_choice(method):
+    model = network()
+    inner = optimizers.SkipNonFinite(SGD(0.1))
+    optimizer = Pruned(inner, ConstantSparsity(0.5, 1, frequency=1), method)
+    model.compile(optimizer, "mse", jit_compile=BACKEND == "jax")
+    for i, x in enumerate((X[:8], np.full_like(X[:8], np.nan), X[8:16])):
+        model.train_on_batch(x, Y[:8])
+        assert [int(numpy(m).sum()) for m in optimizer._masks] == [6, 2], f"batch {i}"
+    assert np.isfinite(model.get_weights()[0]).all()
+    assert all(np.isfinite(numpy(s)).all() for s in optimizer._scores)
+
+
+def test_a_model_that_has_diverged_is_not_made_to_look_well():
+    model = network()
+    model.layers[0].kernel.assign(np.full((4, 3), np.nan))
+    compression.prune_once(model, 0.5)
+    assert int(np.isnan(model.get_weights()[0]).sum()) == 6
+
+
+def test_no_warning_of_depthwise_layers_that_are_not_trained(recwarn):
+    layers = keras.layers
+    spatial = layers.DepthwiseConv2D(3, name="spatial", trainable=False)
+    model = keras.Sequential([layers.Input((4, 4, 2)), spatial, layers.Flatten(), layers.Dense(1)])
+    model.compile("sgd", "mse")
+    compression.prune_low_magnitude(model)
+    assert not [w for w in recwarn if "matches none" in str(w.message)]
 
 
 @pytest.mark.parametrize("prune", [compression.prune_once, compression.prune_low_magnitude])

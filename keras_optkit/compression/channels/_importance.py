@@ -22,7 +22,7 @@ def scores(
     if importance == "bn_scale":
         total, signed = _sum(trace, groups, _scales(trace, groups, chosen)), False
     elif importance == "taylor":
-        total, signed = _sum(trace, groups, _slopes(trace, data)), True
+        total, signed = _sum(trace, groups, _slopes(trace, groups, chosen, data)), True
     else:
         function = _norms if importance == "l2" else importance
         total, signed = _sum(trace, groups, _by_layer(trace, function)), False
@@ -68,7 +68,7 @@ def _scales(trace: Trace, groups: Groups, chosen: list[Group]):
     return parts
 
 
-def _slopes(trace: Trace, data: Any):
+def _slopes(trace: Trace, groups: Groups, chosen: list[Group], data: Any):
     """Yields the sum over the weights of each filter of gradient times weight."""
     model: Any = trace.model
     if data is None:
@@ -80,6 +80,17 @@ def _slopes(trace: Trace, data: Any):
         raise ValueError(
             '`importance="taylor"` goes by the gradient of the loss, and the model has none. Call '
             f"`model.compile(...)` first. {_check.received('model', model.name)}"
+        )
+    trained = np.zeros(len(groups.roots), bool)
+    for producer in trace.producers.values():
+        if producer.kernel.trainable:
+            trained[groups.roots[producer.ids]] = True
+    missing = [group.public.name for group in chosen if not trained[group.roots].all()]
+    if missing:
+        raise ValueError(
+            '`importance="taylor"` goes by gradients, and no layer that makes these groups of '
+            f"channels is trainable: {', '.join(missing)}. Set `trainable = True`, take "
+            'importance="l2", or name them in `exclude`.'
         )
     with _random_state.kept():
         objective = fixed_loss(model, data, None, None, training=False)

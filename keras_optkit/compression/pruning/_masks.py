@@ -18,10 +18,11 @@ def largest(scores, count):
     """Returns a mask of the `count` largest entries of `scores`; of equal ones, the first.
 
     Args:
-        scores: Tensor of any shape, without NaN.
+        scores: Tensor of any shape; NaN counts as the largest, so that it stays to be seen.
         count: Scalar int32 tensor, from 0 to the size of `scores`.
     """
     flat = ops.reshape(scores, (-1,))
+    flat = ops.where(ops.isnan(flat), float("inf"), flat)
     size = math.prod(flat.shape)
     # One sort, and no argsort: the threshold says nearly all, and the rest is counted.
     threshold = ops.take(ops.sort(flat), ops.clip(size - count, 0, size - 1))

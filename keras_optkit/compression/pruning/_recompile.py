@@ -1,11 +1,14 @@
 """Another optimizer for a compiled model."""
 
 from collections.abc import Callable
+from typing import Any
 
 import keras
 
 from keras_optkit import _check
 from keras_optkit.compression._models import keras_model
+
+TAKEN_OVER = ("gradient_accumulation_steps", "loss_scale_factor")  # by a wrapper
 
 
 def compiled_model(model, what: str) -> keras.Model:
@@ -29,16 +32,23 @@ def replace_optimizer(
     change: Callable[[keras.optimizers.Optimizer], keras.optimizers.Optimizer],
 ) -> None:
     """Compiles `model` anew, with what `change` makes of its optimizer inside any loss scale."""
-    optimizer = model.optimizer
-    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-        optimizer = keras.optimizers.LossScaleOptimizer(
-            change(optimizer.inner_optimizer),
-            initial_scale=optimizer.initial_scale,
-            dynamic_growth_steps=optimizer.dynamic_growth_steps,
-        )
-    else:
-        optimizer = change(optimizer)
-    optimizer.build(model.trainable_variables)  # if it cannot be built, the model is as it was
+    optimizer: Any = model.optimizer
+    scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+    inside = optimizer.inner_optimizer if scaled else optimizer
+    settings = {name: getattr(inside, name) for name in TAKEN_OVER}
+    try:
+        new = change(inside)
+        if scaled:
+            new = keras.optimizers.LossScaleOptimizer(
+                new,
+                initial_scale=optimizer.initial_scale,
+                dynamic_growth_steps=optimizer.dynamic_growth_steps,
+            )
+        new.build(model.trainable_variables)
+    except Exception:  # the model goes on as it was
+        for name, value in settings.items():
+            setattr(inside, name, value)
+        raise
     # What Keras keeps to write into the file; losses and metrics as they were given.
     arguments = dict(model._compile_config.config)
-    model.compile(**(arguments | {"optimizer": optimizer}))
+    model.compile(**(arguments | {"optimizer": new}))

@@ -106,5 +106,5 @@ def _depthwise(model: keras.Model) -> list[str]:
     return [
         _match.literal(layer.kernel.path, model.name)
         for layer in model._flatten_layers()
-        if isinstance(layer, kinds)
+        if isinstance(layer, kinds) and layer.built and layer.kernel.trainable
     ]

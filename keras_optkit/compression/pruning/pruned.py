@@ -102,12 +102,13 @@ class Pruned(Wrapper):
     def build(self, variables):
         if self.built:
             return
-        super().build(variables)
-        weights = list(self._trainable_variables)
-        self._members = prunable(weights, self.include, self.exclude)
-        members = [weights[i] for i in self._members]
+        variables = list(variables)
+        found = prunable(variables, self.include, self.exclude)
+        members = [variables[i] for i in found]
         shapes = [tuple(v.shape) for v in members]
         self.method.check([_match.path(v) for v in members], shapes)
+        super().build(variables)  # the inner optimizer too, which what is refused leaves alone
+        self._members = found
         self._masks = [
             self.add_variable(
                 shape=v.shape,
@@ -129,7 +130,7 @@ class Pruned(Wrapper):
         ]
         if self._scores:
             scores = [
-                self.method.score(read(w, s.dtype), g, read(s))
+                self.method.score(read(w, s.dtype), _finite(g), read(s))
                 for w, g, s in zip(self._weights(), seen, self._scores, strict=True)
             ]
             _backend.assign(self._scores, scores)
@@ -178,7 +179,7 @@ class Pruned(Wrapper):
         return self.method.select(
             Candidates(
                 weights=[read(w, working_dtype(w)) for w in self._weights()],
-                gradients=gradients,
+                gradients=[_finite(g) for g in gradients],
                 scores=[read(s) for s in self._scores],
                 masks=[read(m) for m in self._masks],
                 sparsity=self.sparsity(step),
@@ -190,3 +191,8 @@ class Pruned(Wrapper):
     def _weights(self) -> list:
         """Returns what is pruned. Never an attribute: Keras would take weights for state."""
         return [self._trainable_variables[i] for i in self._members]
+
+
+def _finite(gradient):
+    """Returns a gradient without what an inner optimizer may skip, and no score recovers from."""
+    return ops.where(ops.isfinite(gradient), gradient, ops.zeros_like(gradient))

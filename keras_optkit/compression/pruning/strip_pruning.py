@@ -1,6 +1,9 @@
 """A plain optimizer again."""
 
+from typing import Any
+
 import keras
+from keras import ops
 
 from keras_optkit import _check
 from keras_optkit.compression.pruning._recompile import compiled_model, replace_optimizer
@@ -29,7 +32,26 @@ def strip_pruning(model: keras.Model) -> keras.Model:
                 "strip_pruning needs a model whose optimizer is a Pruned; this one has nothing to "
                 f"strip. {_check.received('optimizer', optimizer)}"
             )
-        return optimizer.inner_optimizer
+        return _inner(optimizer)
 
     replace_optimizer(model, inside)
     return model
+
+
+def _inner(pruned: Pruned) -> keras.optimizers.Optimizer:
+    """Returns the optimizer inside, with the settings that `Pruned` has taken over from it."""
+    inner: Any = pruned.inner_optimizer
+    inner.loss_scale_factor = pruned.loss_scale_factor
+    steps = pruned.gradient_accumulation_steps
+    if not steps:
+        return inner
+    # Anew, since an optimizer makes the sums of gradients only as it is built.
+    twin: Any = type(inner).from_config(inner.get_config() | {"gradient_accumulation_steps": steps})
+    if inner.built:
+        twin.build(pruned._trainable_variables)
+        sums = {id(v) for v in twin._accumulated_gradients}
+        state = [v for v in twin.variables if id(v) not in sums]
+        for new, old in zip(state, inner.variables, strict=True):
+            new.assign(old)
+        twin._iterations.assign(ops.convert_to_tensor(inner._iterations) * steps)  # batches
+    return twin
