@@ -1,8 +1,12 @@
 """Two devices for every backend that has devices on a CPU, set before the backend starts."""
 
 import functools
+import gc
 import os
 from pathlib import Path
+
+# Graphs are many small objects that live long: looking through them all takes a tenth of the time.
+gc.set_threshold(50_000, 20, 50)
 
 BACKEND = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
