@@ -400,6 +400,31 @@ def test_other_functions_say_what_they_need():
         calibrate(quantize_model(tiny()), [])
 
 
+def test_calibration_says_where_nothing_is_finite():
+    model = quantize_model(tiny())
+    with pytest.raises(ValueError, match="finite values at x_input, dense_output, head, so"):
+        calibrate(model, np.full((2, 4), np.nan, "float32"))
+    calibrate(model, [np.full((2, 4), np.nan, "float32"), np.ones((2, 4), "float32")])
+    assert ko.compression.uncalibrated(model) == []
+
+
+def test_calibration_takes_batches_in_any_form():
+    x = np.random.default_rng(0).normal(size=(6, 4)).astype("float32")
+    found = []
+    for data in (x, [x], [(x, x[:, 0])], [[x, x[:, 0]]], iter([x[:3], x[3:]])):
+        model = calibrate(quantize_model(tiny()), data)
+        found.append(float(ops.convert_to_numpy(model.get_layer("x_input").maximum)))
+    np.testing.assert_allclose(found, x.max(), rtol=1e-6)
+
+
+def test_ranges_inside_of_layers_are_told_apart():
+    inputs = keras.Input((4,), name="x")
+    x = layers.Dense(3, activation="tanh", name="dense")(inputs)
+    model = quantize_model(keras.Model(inputs, layers.Dense(2, "softmax", name="head")(x)))
+    names = ["x_input", "dense/before_activation", "head/before_activation"]
+    assert ko.compression.uncalibrated(model) == names
+
+
 @functools.cache
 def aware(name, **options):
     """Returns a network trained with floats, then 2 epochs in 8 bits."""

@@ -9,6 +9,7 @@ from keras_optkit import _backend, _check
 from keras_optkit.compression._models import keras_model
 from keras_optkit.compression.quantization._observing import calibration
 from keras_optkit.compression.quantization._parts import quantizers
+from keras_optkit.compression.quantization.uncalibrated import uncalibrated
 
 
 def calibrate(model: keras.Model, data: Any, batch_size: int = 32) -> keras.Model:
@@ -30,7 +31,7 @@ def calibrate(model: keras.Model, data: Any, batch_size: int = 32) -> keras.Mode
 
     Raises:
         TypeError: If `model` is not a Keras 3 model.
-        ValueError: If it is not quantized, or `data` has no batch.
+        ValueError: If it is not quantized, `data` has no batch, or no batch gives finite values.
 
     Example:
         >>> quantized = keras_optkit.compression.quantize_model(model)
@@ -54,6 +55,12 @@ def calibrate(model: keras.Model, data: Any, batch_size: int = 32) -> keras.Mode
             batches += 1
     if not batches:
         raise ValueError(f"`data` has no batch to measure. {_check.received('data', data)}")
+    unknown = uncalibrated(model)
+    if unknown:
+        raise ValueError(
+            f"No batch gave finite values at {', '.join(unknown)}, so these have no range. Look "
+            f"for NaN in `data` and in the weights. {_check.received('model', model.name)}"
+        )
     return model
 
 
@@ -66,4 +73,6 @@ def _batches(data, size: int, count: int):
             yield tree.map_structure(lambda a: a[start : start + size], data)  # noqa: B023
     else:
         for batch in data:
-            yield batch[0] if isinstance(batch, tuple) else batch
+            # A list may be several inputs; where the model has one, it is torch's form of a tuple.
+            several = isinstance(batch, tuple) or (isinstance(batch, list) and count == 1)
+            yield batch[0] if several else batch
