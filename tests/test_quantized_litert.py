@@ -154,6 +154,27 @@ def constants(path):
     return [interpreter.get_tensor(d["index"]) for d in scaled]
 
 
+def test_activations_of_few_bits_have_8_in_the_file(tmp_path):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6, 6, 3))
+    x = layers.MaxPooling2D(2)(conv(activation="relu")(inputs))
+    x = layers.Flatten()(conv(activation="tanh")(x))
+    model = keras.Model(inputs, layers.Dense(3, name="head")(x))
+    x = np.random.default_rng(0).normal(size=(32, 6, 6, 3)).astype("float32")
+    for weight_bits in (4, 8):
+        few = quantize_model(model, weight_bits=weight_bits, activation_bits=4)
+        report = export_litert(calibrate(few, x), tmp_path / "model.tflite")
+        assert report.float_ops == ()
+        kernels = {weight.dtype for weight in report.weights if len(weight.shape) == 4}
+        assert kernels == {f"int{weight_bits}"}
+        eight = quantize_model(model, weight_bits=weight_bits)
+        eight.set_weights(few.get_weights())  # its ranges too
+        expected = eight.predict(x, verbose=0)
+        step = np.ptp(expected) / 255
+        assert np.abs(run_litert(report, x) - expected).mean() <= 1.5 * step
+        assert np.abs(few.predict(x, verbose=0) - expected).mean() > 4 * step
+
+
 def test_mixed_precision_computes_in_int8_too(tmp_path):
     keras.config.set_dtype_policy("mixed_float16")
     try:

@@ -12,6 +12,7 @@ from keras_optkit.compression._graph import functional
 from keras_optkit.compression._models import keras_model
 from keras_optkit.compression.litert._names import input_names, layers_of, output_names
 from keras_optkit.compression.litert.litert_report import LiteRTReport, listed, report
+from keras_optkit.compression.quantization._observing import export
 from keras_optkit.compression.quantization.uncalibrated import uncalibrated
 from keras_optkit.optimizers._precision import full_precision
 
@@ -58,7 +59,7 @@ def trace(model: keras.Model, what: str, call: str, batch_size: int | None) -> A
         outputs = model(tree.pack_sequence_as(structure, list(tensors)), training=False)
         return dict(zip(names, tree.flatten(outputs), strict=True))
 
-    with full_precision(model):  # LiteRT computes nothing in half
+    with full_precision(model), export():  # LiteRT computes nothing in half
         return litert.trace(function, specs(model, what, None), batch_size)
 
 

@@ -1,9 +1,11 @@
-"""Whether ranges are being measured by `calibrate`."""
+"""What a model is run for, other than to train or to predict."""
 
 import contextlib
 import contextvars
+from collections.abc import Iterator
 
 _CALIBRATING: contextvars.ContextVar[bool] = contextvars.ContextVar("calibrating", default=False)
+_EXPORTING: contextvars.ContextVar[bool] = contextvars.ContextVar("exporting", default=False)
 
 
 def calibrating() -> bool:
@@ -11,11 +13,25 @@ def calibrating() -> bool:
     return _CALIBRATING.get()
 
 
-@contextlib.contextmanager
+def exporting() -> bool:
+    """Tells whether a LiteRT file is being made of the model."""
+    return _EXPORTING.get()
+
+
 def calibration():
     """A context in which ranges widen to hold all that passes."""
-    token = _CALIBRATING.set(True)
+    return _set(_CALIBRATING)
+
+
+def export():
+    """A context in which activations have the 8 bits that LiteRT has for them."""
+    return _set(_EXPORTING)
+
+
+@contextlib.contextmanager
+def _set(variable: contextvars.ContextVar[bool]) -> Iterator[None]:
+    token = variable.set(True)
     try:
         yield
     finally:
-        _CALIBRATING.reset(token)
+        variable.reset(token)

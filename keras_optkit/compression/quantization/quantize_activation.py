@@ -10,7 +10,7 @@ from keras.src.backend.common import symbolic_scope
 from keras_optkit import _backend, _check
 from keras_optkit._registry import register
 from keras_optkit.compression.quantization._fake_quant import fake_quant_activation
-from keras_optkit.compression.quantization._observing import calibrating
+from keras_optkit.compression.quantization._observing import calibrating, exporting
 
 
 @register
@@ -83,7 +83,8 @@ class QuantizeActivation(keras.layers.Layer):
             if not training:
                 self._require_range()
             ends = [ops.convert_to_tensor(v) for v in (self.minimum, self.maximum)]
-        return fake_quant_activation(inputs, *ends, bits=self.bits)
+        bits = 8 if exporting() else self.bits  # LiteRT computes with no fewer
+        return fake_quant_activation(inputs, *ends, bits=bits)
 
     def _observe(self, inputs):
         """Moves the range, and returns it."""
