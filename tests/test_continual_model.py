@@ -491,6 +491,20 @@ def test_frozen_layers_are_left_alone():
     assert not np.array_equal(after[2], before[2])
 
 
+def test_importances_are_of_the_layers_trained_at_the_time():
+    (x, _), results = tasks(1)[0], []
+    for turns in ([(True, False), (False, True)], [(True, True)]):
+        keras.utils.set_random_seed(0)
+        both = [layers.Dense(4, "tanh"), layers.Dense(4)]
+        model = ContinualModel(keras.Sequential([layers.Input((4,)), *both]), [MAS(1.0)])
+        for turn in turns:
+            both[0].trainable, both[1].trainable = turn
+            model.consolidate(x)
+        results.append([ops.convert_to_numpy(v) for v in model.weights if "importance" in v.path])
+    assert len(results[0]) == 4
+    assert_same(*results, "importances", atol=1e-6)
+
+
 def everything():
     return [
         EWC(1.0, labels="sampled", n_samples=5, seed=3),

@@ -31,6 +31,7 @@ class PerSample:
         self.model, self.scalar, self.measure, self.repeats = model, scalar, measure, repeats
         self._jit = not model.run_eagerly and model.jit_compile
         self._compiled: Any = None
+        self._trained: list[int] = []
         self._together = TOGETHER
         low = [v.path for v in model.trainable_variables if v.dtype in HALF]
         if low:
@@ -54,6 +55,9 @@ class PerSample:
         """
         variables = self.model.trainable_variables
         others = self._others()
+        trained = [id(v) for v in variables]
+        if trained != self._trained:  # others of the same shapes would not be traced anew
+            self._trained, self._compiled = trained, None
         state = [_copy(v) for v in others]
         weights = [_copy(v) for v in variables]
         rows = {"x": x, **arrays}

@@ -83,11 +83,8 @@ class EWC(Penalty):
 
     def consolidate(self, state, measure, x, y):
         x, y = samples(x, y, self.labels)
-        key = ("fisher", self.labels, id(measure.compiled._compile_loss))
-        if key not in measure.cache:
-            measure.cache[key] = Fisher(measure.model, self.labels, measure.compiled)
         seed = self.seed + measure.task
-        fisher = measure.cache[key](x, y, self.n_samples, self.batch_size, seed, verbose=0)
+        fisher = self._measuring(measure)(x, y, self.n_samples, self.batch_size, seed, verbose=0)
         fisher = measure.aligned(fisher, state)
         old, weights = state.arrays("importance"), state.arrays()
         if self.mode == "online":
@@ -104,3 +101,12 @@ class EWC(Penalty):
             *state.new("anchor", anchors),
             (state.constant, constant),
         ]
+
+    def _measuring(self, measure) -> Fisher:
+        """Returns what is compiled for the loss of the last `compile`, made when first needed."""
+        key, loss = ("fisher", self.labels), measure.compiled._compile_loss
+        kept, fisher = measure.cache.get(key, (None, None))
+        if fisher is None or kept is not loss:
+            fisher = Fisher(measure.model, self.labels, measure.compiled)
+            measure.cache[key] = loss, fisher
+        return fisher
