@@ -216,7 +216,12 @@ def value_and_gradient(loss, teacher, student):
 
 @pytest.mark.parametrize(
     "loss",
-    [AttentionTransfer([("a", "b")]), RelationalKD(), FeatureKD([("a", "b")])],
+    [
+        AttentionTransfer([("a", "b")]),
+        AttentionTransfer([("a", "b")], 1.0),
+        RelationalKD(),
+        FeatureKD([("a", "b")]),
+    ],
     ids=lambda loss: type(loss).__name__,
 )
 def test_gradients_where_norms_are_zero(loss):
@@ -224,6 +229,23 @@ def test_gradients_where_norms_are_zero(loss):
     for teacher, student in ((T_MAPS[:3, :2, :2, :1], zeros), (zeros, zeros)):
         value, gradient = value_and_gradient(loss, teacher, student)
         assert np.isfinite(value)
+        assert np.isfinite(gradient).all()
+
+
+def test_gradients_where_the_student_tells_two_samples_not_apart():
+    student = S_LOGITS.copy()
+    student[1] = student[0]
+    _, gradient = value_and_gradient(RelationalKD(0.0, 1.0), T_LOGITS, student)
+    assert np.abs(gradient).max() < 1
+
+
+def test_a_class_that_the_teacher_rules_out_adds_nothing():
+    t = T_LOGITS.copy()
+    t[:, 4] = -np.inf
+    expected = kd(t[:, :4], S_LOGITS[:, :4], 2.0)  # if the student rules it out too
+    for s in (np.where(np.isinf(t), t, S_LOGITS), np.where(np.isinf(t), -1e4, S_LOGITS)):
+        value, gradient = value_and_gradient(LogitsKD(2.0), t, s.astype("float32"))
+        np.testing.assert_allclose(value, expected.mean(), rtol=1e-6)
         assert np.isfinite(gradient).all()
 
 
@@ -322,7 +344,7 @@ def test_what_the_distiller_of_keras_cannot_do():
         (lambda: FeatureKD([("a", "b")], "dense"), ValueError, "`projector` must be one of"),
         (lambda: FeatureKD([("a", "b")], None, "last"), ValueError, "`data_format` must be"),
         (lambda: AttentionTransfer([("a", 1)]), TypeError, "`pairs` must be pairs of layer"),
-        (lambda: AttentionTransfer([("a", "b")], 0), ValueError, "`power` must be greater than"),
+        (lambda: AttentionTransfer([("a", "b")], 0.5), ValueError, "`power` must be at least 1"),
         (lambda: RelationalKD(-1.0), ValueError, "`distance_weight` must be at least 0"),
         (lambda: RelationalKD(0, 0), ValueError, "One of `distance_weight` and `angle_weight`"),
     ],

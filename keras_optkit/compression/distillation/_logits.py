@@ -1,6 +1,7 @@
 """Logits of classifiers, from whatever they put out."""
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_optkit import _check
@@ -21,8 +22,10 @@ def as_logits(outputs, from_logits: bool):
 
 
 def divergence(log_p, log_q):
-    """Returns KL(p || q) over the last axis."""
-    return ops.sum(ops.exp(log_p) * (log_p - log_q), axis=-1)
+    """Returns KL(p || q) over the last axis; what `p` rules out, by a logit of -inf, adds 0."""
+    possible = log_p > -np.inf
+    log_p, log_q = (ops.where(possible, x, 0.0) for x in (log_p, log_q))
+    return ops.sum(ops.where(possible, ops.exp(log_p) * (log_p - log_q), 0.0), axis=-1)
 
 
 def check_shapes(what: str, teacher, student) -> None:

@@ -7,7 +7,7 @@ from keras import ops
 from keras_optkit import _check
 from keras_optkit._registry import register
 from keras_optkit.compression.distillation._loss import Loss
-from keras_optkit.compression.distillation._norm import norm
+from keras_optkit.compression.distillation._norm import norm, unit
 from keras_optkit.compression.distillation._shapes import (
     channels_last,
     pair_up,
@@ -34,7 +34,7 @@ class AttentionTransfer(Loss):
     Args:
         pairs: Pairs of names: a layer of the student, then one of the teacher, both with axes of
             places, as those of images and sequences.
-        power: The larger, the more the largest activations count; above 0.
+        power: The larger, the more the largest activations count; at least 1.
         data_format: `"channels_last"` or `"channels_first"`, where images have their channels;
             None is as `keras.config.image_data_format()`.
 
@@ -57,14 +57,14 @@ class AttentionTransfer(Loss):
         data_format: str | None = None,
     ):
         self.pairs = pair_up("pairs", pairs)
-        self.power = _check.in_range("power", power, low=0, closed="neither")
+        self.power = _check.in_range("power", power, low=1)
         formats = (None, "channels_last", "channels_first")
         self.data_format = _check.one_of("data_format", data_format, formats)
 
     def values(self, teacher, student, y=None, sample_weight=None, projector=None):
         t, s = self._map(teacher), self._map(student)
         of_teacher, of_student = pooling(t.shape, s.shape, "AttentionTransfer")
-        t, s = _unit(pooled(t, of_teacher)), _unit(pooled(s, of_student))
+        t, s = (unit(_flat(pooled(q, sizes))) for q, sizes in ((t, of_teacher), (s, of_student)))
         return norm(s - t) / 2
 
     def projections(self, teacher_shapes, student_shapes):
@@ -84,6 +84,5 @@ class AttentionTransfer(Loss):
         return ops.sum(powers, axis=-1, keepdims=True)
 
 
-def _unit(attention):
-    flat = ops.reshape(attention, (ops.shape(attention)[0], -1))
-    return flat / ops.expand_dims(norm(flat), -1)
+def _flat(attention):
+    return ops.reshape(attention, (ops.shape(attention)[0], -1))

@@ -8,7 +8,7 @@ from keras import ops
 from keras_optkit import _check
 from keras_optkit._registry import register
 from keras_optkit.compression.distillation._loss import Loss
-from keras_optkit.compression.distillation._norm import norm
+from keras_optkit.compression.distillation._norm import norm, unit
 from keras_optkit.compression.distillation._shapes import pair_up
 
 
@@ -109,9 +109,8 @@ def _distances(points, between):
 
 
 def _angles(points):
-    steps = points[None, :] - points[:, None]  # from j to i
-    unit = steps / norm(steps)[..., None]
-    return ops.matmul(unit, ops.swapaxes(unit, 1, 2))
+    directions = unit(points[None, :] - points[:, None])  # from j to i
+    return ops.matmul(directions, ops.swapaxes(directions, 1, 2))
 
 
 def _huber(gap):
