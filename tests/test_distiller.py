@@ -507,7 +507,11 @@ def test_bad_models():
     with pytest.raises(ValueError, match=r"SAM cannot wrap a Distiller"):
         SAM(Distiller(teacher, student, kd))
     Distiller(softmax("soft"), student, LogitsKD(teacher_from_logits=False))
-    Distiller(softmax("soft"), softmax("s"), LogitsKD(from_logits=False))
+    probabilities = softmax("s")
+    Distiller(softmax("soft"), probabilities, LogitsKD(from_logits=False))
+    cast = layers.Activation("linear", dtype="float32")
+    cast = keras.Sequential([keras.Input((4, 4, 2)), *probabilities.layers, cast])
+    Distiller(softmax("soft"), cast, LogitsKD(from_logits=False))
 
 
 def sigmoid_copy(model):
@@ -573,4 +577,8 @@ def test_bad_training():
         fit(model, "sgd", loss=None)
     with pytest.raises(ValueError, match="no labels `y`"):
         fit(model, "sgd", y=None)
+    by_name = "sparse_categorical_crossentropy"
+    for loss in (by_name, getattr(keras.losses, by_name), CE()):
+        with pytest.raises(ValueError, match="'student' ends in logits, and its loss takes prob"):
+            fit(model, "sgd", loss=loss)
     fit(model, "sgd")  # which on JAX would fail, had an earlier one failed in the midst of it

@@ -1,5 +1,7 @@
 """What a model does to its logits in the end."""
 
+from typing import Any
+
 import keras
 
 KINDS = ("softmax", "sigmoid", "linear")
@@ -11,7 +13,12 @@ def final_activation(model: keras.Model) -> str | None:
     outputs = getattr(inside, "outputs", None)
     if not outputs or len(outputs) > 1:
         return None
-    last = getattr(getattr(outputs[0], "_keras_history", None), "operation", None)
+    history: Any = getattr(outputs[0], "_keras_history", None)
+    last: Any = getattr(history, "operation", None)
+    while isinstance(last, keras.layers.Activation) and last.activation is keras.activations.linear:
+        # As at the end of a model in mixed precision, to cast: what counts comes before.
+        history = last._inbound_nodes[history.node_index].input_tensors[0]._keras_history
+        last = history.operation
     if isinstance(last, keras.Model):
         return final_activation(last)
     if isinstance(last, keras.layers.Softmax):

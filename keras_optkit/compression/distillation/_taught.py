@@ -6,7 +6,7 @@ from keras import ops, tree
 from keras_optkit import _backend, _check
 from keras_optkit.compression.distillation import _cached
 from keras_optkit.compression.distillation._taps import Tapped
-from keras_optkit.compression.distillation._teaching import check_teacher
+from keras_optkit.compression.distillation._teaching import check_own_loss, check_teacher
 from keras_optkit.compression.distillation._term import Term
 from keras_optkit.optimizers._model_wrapper import ModelWrapper
 
@@ -81,6 +81,7 @@ class Taught(ModelWrapper):
                 f"no {missing}. To train on the teacher alone, pass student_loss_weight=0. "
                 f"{_check.received('student_loss_weight', self.student_loss_weight)}"
             )
+        check_own_loss(self.loss, self.student)
 
     def _ask(self, inputs):
         with _backend.no_gradient():

@@ -1,9 +1,12 @@
 """The parts of a distiller, checked and made."""
 
+import inspect
+
 import keras
 
 from keras_optkit import _check
 from keras_optkit.compression._models import keras_model
+from keras_optkit.compression.distillation._activation import final_activation
 from keras_optkit.compression.distillation._shapes import channels_last
 from keras_optkit.compression.distillation._term import Term, log_names
 
@@ -50,6 +53,25 @@ def check_teacher(teacher, student: keras.Model, terms: tuple[Term, ...]) -> Non
         )
     for term in terms:
         term.check(teacher, student)
+
+
+def check_own_loss(loss, student: keras.Model) -> None:
+    """Raises an error if a cross-entropy takes the logits of the student for probabilities."""
+    if final_activation(student) != "linear" or not (isinstance(loss, str) or callable(loss)):
+        return  # Losses of several outputs are not looked at.
+    found = keras.losses.get(loss)
+    if isinstance(found, keras.losses.Loss):
+        from_logits = getattr(found, "from_logits", None)
+    else:
+        known = inspect.signature(found).parameters.get("from_logits")
+        from_logits = known.default if known else None
+    if from_logits is False:
+        raise ValueError(
+            f"The student {student.name!r} ends in logits, and its loss takes probabilities. Pass "
+            "the loss as an object with from_logits=True to `compile`, such as "
+            "keras.losses.SparseCategoricalCrossentropy(from_logits=True). "
+            f"{_check.received('loss', loss)}"
+        )
 
 
 def make_projectors(terms, teacher_shapes, student_shapes):
