@@ -88,6 +88,7 @@ def test_scores():
 
     report = report_of({"a": model}, (x, np.full((4, 2), 3.0)), mean_error, repeats=1)
     assert report.metric == "mean_error" and report.rows[0].score == 3.0
+    assert report_of({"a": model}, (x, []), lambda y, outputs: 2, repeats=1).metric == "score"
     one_hot = np.eye(2)[[0, 0, 1, 1]]
     for labels in (one_hot, [0, 0, 1, 1], np.array([[0], [0], [1], [1]])):
         assert report_of({"a": model}, (x, labels), repeats=1).rows[0].score == 0.5

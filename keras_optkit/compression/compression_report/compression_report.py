@@ -63,4 +63,5 @@ def compression_report(
         measure(name, entry, data, metric, repeats, notes) for name, entry in entries.items()
     )
     title = "accuracy" if metric is None else getattr(metric, "__name__", "score")
+    title = title if title.isidentifier() else "score"  # a lambda has no name
     return CompressionReport(rows, title, tuple(notes))
