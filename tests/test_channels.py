@@ -306,6 +306,7 @@ LAST = {
     "Softmax": (lambda x: layers.Softmax()(x), "statistics"),
     "own": (lambda x: Mixing(name="own")(x), '"own" (Mixing) is not known'),
     "subclass": (lambda x: Subclassed(8)(x), "Subclassed"),
+    "Lambda": (lambda x: layers.Lambda(lambda y: ops.flip(y, axis=-1) * 2)(x), "Lambda"),
     "LSTM": (lambda x: layers.LSTM(4)(x), "LSTM"),
     "attention": (lambda x: layers.MultiHeadAttention(1, 2)(x, x), "MultiHeadAttention"),
     "dropout": (lambda x: layers.Dropout(0.5, noise_shape=(None, 1, 8))(x), "Dropout"),

@@ -406,6 +406,20 @@ def test_a_model_that_has_diverged_is_not_made_to_look_well():
     assert int(np.isnan(model.get_weights()[0]).sum()) == 6
 
 
+def test_a_schedule_of_ones_own():
+    class Always(compression.SparsitySchedule):
+        def due(self, step):
+            return True
+
+        def progress(self, step):
+            return 0.0
+
+        def __call__(self, step):
+            return 0.5
+
+    assert zeros(fit(network(), Pruned(SGD(0.1), Always()))) == [6, 1]
+
+
 def test_no_warning_of_depthwise_layers_that_are_not_trained(recwarn):
     layers = keras.layers
     spatial = layers.DepthwiseConv2D(3, name="spatial", trainable=False)

@@ -60,6 +60,8 @@ class Rebuild:
 
     def _clone(self, layer: Any) -> Any:
         settings = self.trace.settings.get(id(layer), {})
+        if type(layer) is keras.layers.Lambda:
+            return _lambda(layer)
         try:
             config = layer.get_config()
             return type(layer).from_config(self._changed(config, layer, settings))
@@ -95,6 +97,15 @@ class Rebuild:
             for axis, ids in found.axes.items() if found else ():
                 value = np.compress(self.mask[ids], value, axis=axis)
             target.assign(value)
+
+
+def _lambda(layer: Any) -> Any:
+    """Returns a new Lambda of the same functions.
+
+    A config holds their code without what it refers to, and Keras does not load code unasked.
+    """
+    functions = layer.function, layer._output_shape, layer.mask, layer.arguments
+    return keras.layers.Lambda(*functions, **keras.layers.Layer.get_config(layer))
 
 
 def compile_like(model: keras.Model, new: Any) -> None:

@@ -75,8 +75,8 @@ def prune_channels(
 
     Returns:
         A new model with the same inputs, names of layers and remaining weights, compiled like the
-        old one if that was, with a new optimizer and metrics of the same configs. With
-        `return_plan`, that and a `ChannelPlan`.
+        old one if that was, with a new optimizer and metrics of the same configs; a plain one, so
+        without a `train_step` that a subclass has. With `return_plan`, that and a `ChannelPlan`.
 
     Raises:
         TypeError: If an argument is of the wrong type, or `model` is not a Keras 3 model.

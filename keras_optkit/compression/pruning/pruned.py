@@ -162,7 +162,7 @@ class Pruned(Wrapper):
     def _prune(self, gradients):
         """Applies the masks, or new ones where they are due."""
         step = self.updates + 2
-        due = _backend.number(self.sparsity.due(step))
+        due = _backend.number(ops.convert_to_tensor(self.sparsity.due(step)))
         masks = [read(m) for m in self._masks]
         if not self.method.trains_sparse and due is not False:
             masks = [ops.logical_or(m, due) for m in masks]  # what is pruned may come back
