@@ -351,6 +351,12 @@ def rows_of_numbers():
     return keras.Model(inputs, layers.Dense(2)(layers.Rescaling([[1.0], [2], [3], [4]])(inputs)))
 
 
+def three_addends():
+    inputs = keras.Input((4,))
+    addends = [layers.Dense(3)(inputs) for _ in range(3)]
+    return keras.Model(inputs, layers.Add(name="sum")(addends))
+
+
 BAD = {
     "of tf_keras|whole model": (lambda: layers.Dense(1), {}, TypeError),
     "not built": (lambda: keras.Sequential([layers.Dense(1)]), {}, ValueError),
@@ -374,6 +380,7 @@ BAD = {
     ),
     r"norm \(BatchNormalization: it normalizes along axis 1": (first_axis, {}, ValueError),
     r"scale \(.*norm \(.*wide \(.*more than four axes": (five_axes, {}, ValueError),
+    r"sum \(Add: LiteRT takes two inputs": (three_addends, {}, ValueError),
     "numbers for more than the last axis": (rows_of_numbers, {}, ValueError),
     "no layer with weights to quantize": (tiny, {"exclude": ".*"}, ValueError),
 }

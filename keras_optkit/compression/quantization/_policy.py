@@ -86,7 +86,7 @@ def policy(operation: keras.Operation) -> Policy:
     if name in _MOVES:
         return Policy("move")
     if name in _COMPUTES:
-        return Policy("compute")
+        return _of_computes(operation, name)
     return _special(operation, name)
 
 
@@ -97,6 +97,14 @@ def _of_weights(layer) -> Policy:
         return Policy("refused", _TOO_MANY_AXES)
     fixed = None if fuses(layer.activation) else FIXED.get(name_of(layer.activation))
     return Policy("weights", fixed_range=fixed)
+
+
+def _of_computes(operation, name: str) -> Policy:
+    counts = [len(node.input_tensors) for node in operation._inbound_nodes]
+    if name in ("Add", "Multiply") and max(counts, default=0) > 2:
+        # Not before the file would it show that what lies between has no range.
+        return Policy("refused", "LiteRT takes two inputs; have one such layer after the other")
+    return Policy("compute")
 
 
 def _special(operation, name: str) -> Policy:
