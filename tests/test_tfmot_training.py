@@ -24,6 +24,12 @@ tensorflow_only = pytest.mark.skipif(
 )
 
 
+# Of another backend TF-MOT sees only the weights, and one test shows that these come and go.
+heavy_elsewhere = (
+    pytest.mark.heavy if keras.backend.backend() != "tensorflow" else lambda test: test
+)
+
+
 def tensorflow_only_case(value):
     return pytest.param(value, marks=tensorflow_only)
 
@@ -162,18 +168,26 @@ def test_prune_reaches_nested_and_recurrent_layers():
     assert {path: found[path] for path in halved} == dict.fromkeys(halved, 0.5)
 
 
+@functools.cache
+def clustered(sparse):
+    """Returns a trained network, half of it zero or not, and the same after clustering."""
+    start = pruned_by_magnitude() if sparse else trained()
+    return start, tfmot.cluster(start, fit(1, 1e-4), 8, preserve_sparsity=sparse)
+
+
+@heavy_elsewhere
 @pytest.mark.parametrize("preserve", [False, tensorflow_only_case(True)])
 def test_cluster_leaves_few_values(preserve):
-    model = pruned_by_magnitude() if preserve else trained()
-    clustered = tfmot.cluster(model, fit(1, 1e-4), 8, preserve_sparsity=preserve)
-    assert type(clustered) is keras.Sequential
-    for path, kernel in kernels(clustered).items():
+    model, result = clustered(preserve)
+    assert type(result) is keras.Sequential
+    for path, kernel in kernels(result).items():
         assert 4 <= len(np.unique(kernel)) <= 8, path
         if preserve:
             assert np.all(kernel[kernels(model)[path] == 0] == 0), path
-    assert accuracy(clustered.predict(nets.digits()[1][0], verbose=0)) > 0.7
+    assert accuracy(result.predict(nets.digits()[1][0], verbose=0)) > 0.7
 
 
+@heavy_elsewhere
 def test_quantize_gives_int8():
     x = nets.digits()[1][0]
     content, qat = tfmot.quantize(trained(), fit(2, 3e-3))
@@ -211,10 +225,9 @@ def test_prune_preserve_keeps_the_zeros():
 )
 def test_cluster_preserve_keeps_the_number_of_values(scheme):
     sparse = scheme == "prune_cluster_preserve"
-    start = pruned_by_magnitude() if sparse else trained()
-    clustered = tfmot.cluster(start, fit(1, 1e-4), 8, preserve_sparsity=sparse)
-    content, _ = tfmot.quantize(clustered, fit(1, 1e-4), scheme)
-    for kernel, integers in zip(kernels(clustered).values(), integer_kernels(content), strict=True):
+    _, start = clustered(sparse)
+    content, _ = tfmot.quantize(start, fit(1, 1e-4), scheme)
+    for kernel, integers in zip(kernels(start).values(), integer_kernels(content), strict=True):
         per = integers.reshape(-1, integers.shape[-1]).T if integers.ndim == 4 else [integers]
         assert max(len(np.unique(part)) for part in per) <= 8  # conv kernels have a scale a channel
         if sparse:
