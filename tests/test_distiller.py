@@ -579,7 +579,7 @@ def test_bad_training():
     with pytest.raises(ValueError, match="no labels `y`"):
         fit(model, "sgd", y=None)
     by_name = "sparse_categorical_crossentropy"
-    for loss in (by_name, getattr(keras.losses, by_name), CE()):
+    for loss in (by_name, getattr(keras.losses, by_name), CE(), [by_name], {"head": CE()}):
         with pytest.raises(ValueError, match="'student' ends in logits, and its loss takes prob"):
             fit(model, "sgd", loss=loss)
     fit(model, "sgd")  # which on JAX would fail, had an earlier one failed in the midst of it

@@ -3,6 +3,7 @@
 import inspect
 
 import keras
+from keras import tree
 
 from keras_optkit import _check
 from keras_optkit.compression._models import keras_model
@@ -57,9 +58,10 @@ def check_teacher(teacher, student: keras.Model, terms: tuple[Term, ...]) -> Non
 
 def check_own_loss(loss, student: keras.Model) -> None:
     """Raises an error if a cross-entropy takes the logits of the student for probabilities."""
-    if final_activation(student) != "linear" or not (isinstance(loss, str) or callable(loss)):
-        return  # Losses of several outputs are not looked at.
-    found = keras.losses.get(loss)
+    given = tree.flatten(loss)  # which may be a list or a dict, by output
+    if final_activation(student) != "linear" or len(given) != 1:
+        return
+    found = keras.losses.get(given[0])
     if isinstance(found, keras.losses.Loss):
         from_logits = getattr(found, "from_logits", None)
     else:
