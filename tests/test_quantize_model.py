@@ -436,7 +436,7 @@ def test_ranges_inside_of_layers_are_told_apart():
 def aware(name, **options):
     """Returns a network trained with floats, then 2 epochs in 8 bits."""
     model = quantize_model(nets.trained(name), **options)
-    return nets.train(model, epochs=2, learning_rate=1e-3)
+    return nets.train(model, epochs=2, learning_rate=2e-4)
 
 
 @pytest.mark.parametrize("name", ["mlp", "cnn", pytest.param("mobile", marks=pytest.mark.heavy)])
