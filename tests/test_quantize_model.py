@@ -454,7 +454,7 @@ def test_training_beats_calibration_at_few_bits(name, bits):
         floats = nets.train(nets.NETS[name](seed), seed=seed)
         model = calibrate(quantize_model(floats, weight_bits=bits, activation_bits=bits), x[:512])
         calibrated = nets.accuracy(model)
-        nets.train(model, epochs=6, learning_rate=1e-3, seed=seed)
+        nets.train(model, epochs=6, learning_rate=3e-4, seed=seed)
         rows.append((nets.accuracy(floats), calibrated, nets.accuracy(model)))
     table = np.array(rows)
     print(name, bits, "bits: float, calibrated, trained", table.mean(0), table[:, 2] - table[:, 1])
