@@ -41,7 +41,7 @@ def keep(variables, masks):
     with torch.no_grad():
         for variable, mask in zip(variables, masks, strict=True):
             value = variable.value
-            torch.where(mask, value, torch.zeros((), dtype=value.dtype), out=value)
+            torch.where(mask, value, value.new_zeros(()), out=value)
 
 
 def behind(value, *others):

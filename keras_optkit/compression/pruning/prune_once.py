@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import keras
 from keras import ops
 
-from keras_optkit import _check, _match
+from keras_optkit import _backend, _check, _match
 from keras_optkit.compression._models import keras_model
 from keras_optkit.compression.pruning._method import Candidates, Method
 from keras_optkit.compression.pruning._methods import as_method
@@ -68,6 +68,5 @@ def prune_once(
         progress=ops.zeros((), "float32"),
         step=ops.convert_to_tensor(1),
     )
-    for variable, mask in zip(members, method.select(candidates), strict=True):
-        variable.assign(ops.where(mask, read(variable), ops.zeros((), variable.dtype)))
+    _backend.keep(members, method.select(candidates))
     return sparsity_report(model)
