@@ -29,6 +29,7 @@ test: $(BACKENDS:%=$(VENV)/%.stamp) $(VENV)/test.stamp $(VENV)/small.stamp  ## R
 lint: $(VENV)/dev.stamp  ## Check format, style, types and the floors.
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
+	$(BIN)/python scripts/readme_blocks.py build/readme
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 

@@ -11,5 +11,6 @@ from keras_optkit import diagnostics as diagnostics
 from keras_optkit import optimizers as optimizers
 from keras_optkit import schedules as schedules
 from keras_optkit import transforms as transforms
+from keras_optkit._catalog import list as list
 
 __version__ = "0.1.0"

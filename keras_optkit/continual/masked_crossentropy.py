@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_optkit import _check
+from keras_optkit._config import Configurable
 from keras_optkit._registry import register
 from keras_optkit.continual.masked_logits import lowest
 
@@ -81,6 +82,8 @@ class MaskedCrossentropy(keras.losses.Loss):
                 )
             rivals[group] = np.isin(np.arange(outputs), group)
         return rivals
+
+    __repr__ = Configurable.__repr__
 
     def get_config(self):
         return {"groups": self.groups, "reduction": self.reduction, "name": self.name}

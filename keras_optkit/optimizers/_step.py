@@ -153,6 +153,14 @@ class Step(keras.optimizers.Optimizer):
             arguments[name] = float(ops.convert_to_numpy(value)) if is_variable else value
         return arguments
 
+    def __repr__(self) -> str:
+        arguments = {n: getattr(self, n) for n in _config.parameters(type(self))}
+        if "learning_rate" in arguments:
+            arguments["learning_rate"] = self._learning_rate
+        if arguments["name"].replace("_", "").rstrip("0123456789") == type(self).__name__.lower():
+            del arguments["name"]  # Keras' own choice
+        return _config.call(self, arguments)
+
     def get_config(self) -> dict[str, Any]:
         return {name: _config.serialize(value) for name, value in self._arguments().items()}
 
