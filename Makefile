@@ -4,6 +4,7 @@ PYTHON        ?= python3
 KERAS_BACKEND ?= tensorflow
 BACKENDS      ?= tensorflow jax
 ARGS          ?=
+KERAS         ?=
 
 VENV := .venv
 BIN  := $(VENV)/bin
@@ -23,7 +24,8 @@ help:  ## List these commands.
 demo: $(VENV)/$(KERAS_BACKEND).stamp $(VENV)/demo.stamp  ## See it work; KERAS_BACKEND=jax for another backend.
 	KERAS_BACKEND=$(KERAS_BACKEND) $(BIN)/python -m keras_optkit $(ARGS)
 
-test: $(BACKENDS:%=$(VENV)/%.stamp) $(VENV)/test.stamp $(VENV)/small.stamp  ## Run the tests; BACKENDS="jax torch", ARGS="-k radam -x".
+test: $(BACKENDS:%=$(VENV)/%.stamp) $(VENV)/test.stamp $(VENV)/small.stamp  ## Run the tests; BACKENDS="jax torch", ARGS="-k radam -x", KERAS=3.12.
+	$(if $(KERAS),$(INSTALL) 'keras==$(KERAS).*')
 	$(BIN)/python scripts/run_tests.py $(BACKENDS) -- $(ARGS)
 
 lint: $(VENV)/dev.stamp  ## Check format, style, types and the floors.

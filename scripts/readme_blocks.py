@@ -1,6 +1,6 @@
 """Writes the Python blocks of the README into files, for pyright to look at as a user's.
 
-    python scripts/readme_blocks.py build/readme
+python scripts/readme_blocks.py build/readme
 """
 
 import re
