@@ -61,6 +61,7 @@ INSTANCES = {
     "LARS": lambda **kwargs: optimizers.LARS(0.1, trust_coefficient=0.1, **kwargs),
     "LearningRateLogger": lambda: callbacks.LearningRateLogger(every=5),
     "LinearDecay": lambda: schedules.LinearDecay(0.01, steps=6, final=0.001),
+    "LwF": lambda: continual.LwF(0.5, 3.0, [[0, 1], [2]], "all", False),
     "LogitsKD": lambda: compression.LogitsKD(2.0, False, True),
     "Lookahead": lambda **kwargs: optimizers.Lookahead(
         optimizers.RAdam(0.01), sync_period=2, **kwargs

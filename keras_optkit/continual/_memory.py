@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_optkit import _backend
 from keras_optkit.continual import _quadratic
-from keras_optkit.continual._penalty import Measure, Penalty, State
+from keras_optkit.continual._penalty import Measure, Penalty, State, Step
 from keras_optkit.optimizers._inside import chain
 from keras_optkit.optimizers._slots import read, working_dtype
 
@@ -26,14 +26,14 @@ class Memory:
         self, penalties: Sequence[Penalty], variables: list, adder: Callable, measure: Measure
     ):
         self.measure, self._variables = measure, variables
-        self.held: list[tuple[Penalty, State]] = [
-            (penalty, penalty.build(variables, adder(f"{type(penalty).__name__.lower()}_{i}")))
-            for i, penalty in enumerate(penalties)
-        ]
+        self.held: list[tuple[Penalty, State]] = []
+        for i, penalty in enumerate(penalties):
+            add = adder(f"{type(penalty).__name__.lower()}_{i}")
+            self.held.append((penalty, penalty.build(measure.model, variables, add)))
 
-    def losses(self) -> list:
+    def losses(self, step: Step) -> list:
         """Returns the penalties that are part of the loss."""
-        return [penalty.loss(state) for penalty, state in self.held if penalty.update == "loss"]
+        return [p.loss(state, step) for p, state in self.held if p.update == "loss"]
 
     def pull(self, rate) -> None:
         """Does the proximal steps of all penalties at once, for a learning rate of `rate`."""

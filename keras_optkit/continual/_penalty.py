@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import keras
 import numpy as np
@@ -28,6 +28,7 @@ class State:
     strength: Any
     constant: Any  # what the penalty is off by at its minimum
     slots: dict[str, list]
+    model: Any = None  # the one inside, for what looks at outputs
 
     def kept(self) -> list[int]:
         """Returns the places of the weights that are trained at present."""
@@ -45,6 +46,14 @@ class State:
     def new(self, slot: str, arrays: list) -> list[tuple]:
         """Returns pairs of variables and values to assign."""
         return list(zip(self.slots[slot], arrays, strict=True))
+
+
+class Step(NamedTuple):
+    """A batch and what the model makes of it, for what looks at more than the weights."""
+
+    x: Any
+    outputs: Any
+    sample_weight: Any
 
 
 class Penalty(Configurable):
@@ -69,8 +78,8 @@ class Penalty(Configurable):
         self.strength = _check.in_range("strength", strength, low=0)
         self.update = _check.one_of("update", update, UPDATES)
 
-    def build(self, variables: list, add_weight: Callable) -> State:
-        """Makes the variables to keep, for the weights in `variables`."""
+    def build(self, model: keras.Model, variables: list, add_weight: Callable) -> State:
+        """Makes the variables to keep, for the weights in `variables`, which `model` trains."""
         slots = {
             slot: [
                 add_weight(
@@ -90,7 +99,7 @@ class Penalty(Configurable):
             variable.assign(value)
         return state
 
-    def loss(self, state: State):
+    def loss(self, state: State, step: Step):
         """Returns the penalty, of the weights as they are."""
         which = state.kept()
         if not which:

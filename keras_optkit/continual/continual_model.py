@@ -11,7 +11,7 @@ from keras import ops, tree
 from keras_optkit import _check
 from keras_optkit._registry import register
 from keras_optkit.continual._memory import Memory
-from keras_optkit.continual._penalty import Measure, Penalty
+from keras_optkit.continual._penalty import Measure, Penalty, Step
 from keras_optkit.continual.fisher_diagonal import samples
 from keras_optkit.continual.replay_buffer import ReplayBuffer
 from keras_optkit.continual.replay_dataset import ReplayDataset
@@ -173,7 +173,7 @@ class ContinualModel(ModelWrapper):
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         loss = super().compute_loss(x, y, y_pred, sample_weight, training)
-        for penalty in self._memory.losses():
+        for penalty in self._memory.losses(Step(x, y_pred, sample_weight)):
             loss = loss + ops.cast(self._aggregate_additional_loss(penalty), loss.dtype)
         return loss
 

@@ -5,7 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_optkit import _check
-from keras_optkit.compression.distillation._activation import final_activation
+from keras_optkit._activation import final_activation
 
 TINY = 1e-37  # about the least float32 above 0
 

@@ -6,8 +6,8 @@ import keras
 from keras import tree
 
 from keras_optkit import _check
+from keras_optkit._activation import final_activation
 from keras_optkit.compression._models import keras_model
-from keras_optkit.compression.distillation._activation import final_activation
 from keras_optkit.compression.distillation._shapes import channels_last
 from keras_optkit.compression.distillation._term import Term, log_names
 
