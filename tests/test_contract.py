@@ -41,6 +41,8 @@ INSTANCES = {
     "EWCOptimizer": lambda **kwargs: continual.EWCOptimizer(
         SGD(0.1, momentum=0.9), 2.0, "proximal", **kwargs
     ),
+    "DER": lambda: continual.DER(0.5, 3),
+    "DERpp": lambda: continual.DERpp(0.5, 0.25, 3),
     "DecoupledKD": lambda: compression.DecoupledKD(0.5, 2.0, 3.0),
     "Distiller": lambda: compression.Distiller(
         keras.models.clone_model(network()), network(), compression.LogitsKD(), 2.0, 0.2, True

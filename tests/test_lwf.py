@@ -1,8 +1,5 @@
 """LwF against the paper in float64, step by step, and what it promises."""
 
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
@@ -12,9 +9,8 @@ from keras_optkit.continual import (
     ContinualModel,
     LwF,
     MaskedCrossentropy,
-    ReplayBuffer,
 )
-from keras_optkit.testing._models import assert_same, state
+from keras_optkit.testing._models import assert_same
 from tests import oracles
 from tests.conftest import two_replicas
 
@@ -234,35 +230,6 @@ def test_tasks_compile_nothing_anew():
         counts.append(Counting.traced)
     assert counts[0] > 0
     assert len(set(counts)) == 1, counts
-
-
-def test_a_new_process_goes_on_bit_for_bit(tmp_path):
-    (x, y), (x_2, y_2), (x_3, y_3) = tasks()
-    body = [layers.BatchNormalization()]
-    buffer = ReplayBuffer(5, seed=2)
-    model = learner([LwF(1.0)], classifier(body=body), None, keras.optimizers.Adam(0.01), buffer)
-    model.fit(x, y, verbose=0, batch_size=4, shuffle=False)
-    model.consolidate(x, y)
-    model.fit(x_2, y_2, verbose=0, batch_size=4, shuffle=False)  # the middle of a task
-    model.save(tmp_path / "model.keras")
-    np.savez(tmp_path / "data.npz", x_2, y_2, x_3, y_3)
-    model.consolidate(x_2, y_2)
-    model.fit(x_3, y_3, verbose=0, batch_size=4, shuffle=False)
-    script = """
-import numpy, sys
-from pathlib import Path
-import keras, keras_optkit
-from keras_optkit.testing._models import state
-at = Path(sys.argv[1])
-x_2, y_2, x_3, y_3 = numpy.load(at / "data.npz").values()
-model = keras.saving.load_model(at / "model.keras")
-model.consolidate(x_2, y_2)
-model.fit(x_3, y_3, verbose=0, batch_size=4, shuffle=False)
-numpy.savez(at / "state.npz", *state(model))
-"""
-    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True)
-    with np.load(tmp_path / "state.npz") as resumed:
-        assert_same([resumed[key] for key in resumed], state(model), "resumed")
 
 
 def test_mixed_precision_follows_float32():

@@ -1,6 +1,8 @@
 """Learning one task after another without forgetting the earlier ones."""
 
 from keras_optkit.continual.continual_model import ContinualModel as ContinualModel
+from keras_optkit.continual.der import DER as DER
+from keras_optkit.continual.derpp import DERpp as DERpp
 from keras_optkit.continual.evaluate_tasks import evaluate_tasks as evaluate_tasks
 from keras_optkit.continual.ewc import EWC as EWC
 from keras_optkit.continual.ewc_optimizer import EWCOptimizer as EWCOptimizer

@@ -8,6 +8,7 @@ from keras import ops
 from keras_optkit import _backend
 from keras_optkit.continual import _quadratic
 from keras_optkit.continual._penalty import Measure, Penalty, State, Step
+from keras_optkit.continual.replay_dataset import ReplayDataset
 from keras_optkit.optimizers._inside import chain
 from keras_optkit.optimizers._slots import read, working_dtype
 
@@ -29,11 +30,35 @@ class Memory:
         self.held: list[tuple[Penalty, State]] = []
         for i, penalty in enumerate(penalties):
             add = adder(f"{type(penalty).__name__.lower()}_{i}")
-            self.held.append((penalty, penalty.build(measure.model, variables, add)))
+            self.held.append((penalty, penalty.build(measure, variables, add)))
+
+    def replay(self, x: Any, y: Any, batch_size: int, **options: Any) -> ReplayDataset:
+        """Returns the batches to train on, for samples as they are."""
+        for penalty, state in self._filling():
+            return penalty.replay(state, x, y, batch_size, **options)
+        return ReplayDataset(x, y, self.measure.buffer, batch_size, **options)
+
+    def begin(self) -> None:
+        """Says that training begins, on what `replay` returned."""
+        for _, state in self._filling():
+            state.data.begin()
+
+    def settle(self, training: bool = False) -> None:
+        """Puts what is kept of samples into the buffer, while training or after it."""
+        for penalty, state in self._filling():
+            penalty.settle(state, training)
+
+    @property
+    def fills_buffer(self) -> bool:
+        """Whether samples join the buffer while training."""
+        return any(penalty.fills_buffer for penalty, _ in self.held)
 
     def losses(self, step: Step) -> list:
         """Returns the penalties that are part of the loss."""
         return [p.loss(state, step) for p, state in self.held if p.update == "loss"]
+
+    def _filling(self) -> list[tuple[Any, Any]]:
+        return [pair for pair in self.held if pair[0].fills_buffer]
 
     def pull(self, rate) -> None:
         """Does the proximal steps of all penalties at once, for a learning rate of `rate`."""

@@ -15,17 +15,25 @@ class Mixture:
         settings: The dataset: its `buffer`, sizes, `replay_weight`, `shuffle` and `seed`.
         data: `x` and `y`.
         weight: `sample_weight`, or nothing.
+        also: What else the buffer is to hold, as arrays without rows.
     """
 
-    def __init__(self, settings: Any, data: dict[str, Any], weight: dict[str, Any]):
-        self._settings = settings
+    def __init__(
+        self,
+        settings: Any,
+        data: dict[str, Any],
+        weight: dict[str, Any],
+        also: dict[str, np.ndarray] | None = None,
+    ):
+        self._settings, self._also = settings, also or {}
         self._structure, self._arrays, names = _nested.flatten(data)
         _, self._weights, weight_names = _nested.flatten(weight)
         self.size = _nested.rows(self._arrays + self._weights, names + weight_names)
         if not self.size:
             raise ValueError("`x` must hold at least one sample. Received none.")
         # What else the buffer holds is only asked for if samples are to join it.
-        others = weight if settings.add_while_training else settings.buffer.extras
+        joining = {**weight, **self._also}
+        others = joining if settings.add_while_training else settings.buffer.extras
         none = {name: _nested.take(part, slice(0)) for name, part in {**data, **others}.items()}
         settings.buffer.check(**none)
         self._order: tuple[int, np.ndarray] = (-1, np.arange(0))
@@ -43,11 +51,13 @@ class Mixture:
             batch["x"], batch["y"], weights if weighted else None
         )
 
-    def to_keep(self, index: int) -> dict[str, Any]:
-        """Returns the new samples of a batch of epoch 0, without those that fill it up."""
-        which = self._new(0, index)[: self.size - index * self._settings.batch_size]
+    def to_keep(self, epoch: int, index: int) -> dict[str, Any]:
+        """Returns the new samples of a batch, without those that fill it up."""
+        which = self._new(epoch, index)[: self.size - index * self._settings.batch_size]
         new, weight = self._samples(which)
         extras = {"sample_weight": weight} if self._weights else {}
+        for name, none in self._also.items():
+            extras[name] = np.zeros((len(which), *none.shape[1:]), none.dtype)
         return {**_nested.rebuild(self._structure, new), **extras}
 
     def _new(self, epoch: int, index: int) -> np.ndarray:

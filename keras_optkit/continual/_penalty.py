@@ -54,6 +54,8 @@ class Step(NamedTuple):
     x: Any
     outputs: Any
     sample_weight: Any
+    remembered: Any = None  # what `DER` needs beside them
+    training: bool = True
 
 
 class Penalty(Configurable):
@@ -73,13 +75,14 @@ class Penalty(Configurable):
     needs_data: ClassVar[bool] = True
     needs_loss: ClassVar[bool] = False
     follows_updates: ClassVar[bool] = False  # beside what `update` wants
+    fills_buffer: ClassVar[bool] = False  # while training; `consolidate` must not
 
     def __init__(self, strength: float, update: Update = "loss"):
         self.strength = _check.in_range("strength", strength, low=0)
         self.update = _check.one_of("update", update, UPDATES)
 
-    def build(self, model: keras.Model, variables: list, add_weight: Callable) -> State:
-        """Makes the variables to keep, for the weights in `variables`, which `model` trains."""
+    def build(self, measure: "Measure", variables: list, add_weight: Callable) -> State:
+        """Makes the variables to keep, for the weights in `variables`, which the model trains."""
         slots = {
             slot: [
                 add_weight(
@@ -128,10 +131,11 @@ class Penalty(Configurable):
 
 @dataclasses.dataclass
 class Measure:
-    """What penalties measure with: the model, what is compiled for it, and at which task."""
+    """What penalties work with: the model, what is compiled for it, the buffer, and the task."""
 
     model: keras.Model
     compiled: keras.Model
+    buffer: Any = None
     task: int = 0
     cache: dict = dataclasses.field(default_factory=dict)
 

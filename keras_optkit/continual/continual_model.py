@@ -10,6 +10,7 @@ from keras import ops, tree
 
 from keras_optkit import _check
 from keras_optkit._registry import register
+from keras_optkit.continual._logit_replay import split
 from keras_optkit.continual._memory import Memory
 from keras_optkit.continual._penalty import Measure, Penalty, Step
 from keras_optkit.continual.fisher_diagonal import samples
@@ -32,7 +33,9 @@ class ContinualModel(ModelWrapper):
 
     With a buffer, `fit` adds to each batch as many samples from it, so batches are twice as large;
     while it is empty, the new ones again. For another share, or more control, pass `fit` a
-    `ReplayDataset`.
+    `ReplayDataset`. With `DER` or `DERpp`, `fit` also fills the buffer, and `consolidate` does not.
+
+    Without penalties and buffer it is the naive baseline, that forgets.
 
     The model inside is never changed but by training; `strip()` gives it back. Its own
     regularizers count as ever.
@@ -42,7 +45,8 @@ class ContinualModel(ModelWrapper):
 
     Args:
         model: The `keras.Model` to train, built, and without a training step of its own.
-        penalties: Such as `EWC`, `SI`, `MAS` and `L2Anchor`, one or several; none to compare with.
+        penalties: Such as `EWC`, `SI`, `MAS`, `L2Anchor`, `LwF` or `DER`, one or several; none to
+            compare with.
         buffer: A `ReplayBuffer`, or None to replay nothing.
         name: Name of the wrapper.
 
@@ -74,6 +78,11 @@ class ContinualModel(ModelWrapper):
             _check.instance("penalties", penalty, Penalty, "a list of penalties such as EWC(1e3)")
         if buffer is not None:
             _check.instance("buffer", buffer, ReplayBuffer, "a ReplayBuffer, or None")
+        if sum(penalty.fills_buffer for penalty in given) > 1:
+            raise ValueError(
+                "Only one of `penalties` can be DER or DERpp, since each fills the buffer. "
+                f"{_check.received('penalties', given)}"
+            )
         super().__init__(model, name)
         if not model.built:
             raise ValueError(
@@ -84,7 +93,7 @@ class ContinualModel(ModelWrapper):
         self.penalties, self.buffer = tuple(given), buffer
         self._tasks = self._adder("tasks")("done", shape=(), dtype="int32", initializer="zeros")
         guarded = [v for v in model.trainable_variables if not v.overwrite_with_gradient]
-        self._memory = Memory(self.penalties, guarded, self._adder, Measure(model, self))
+        self._memory = Memory(self.penalties, guarded, self._adder, Measure(model, self, buffer))
 
     @property
     def tasks(self) -> int:
@@ -114,12 +123,14 @@ class ContinualModel(ModelWrapper):
         With a buffer, `x` and `y` are arrays or a `ReplayDataset`, and samples are shuffled by the
         seed of the buffer and the number of updates so far.
         """
-        if self.buffer is None or isinstance(x, ReplayDataset):
+        given = isinstance(x, ReplayDataset)
+        if self.buffer is None or (given and not self._memory.fills_buffer):
             return super().fit(x, y, batch_size, epochs, **kwargs)
         if not all(hasattr(leaf, "shape") for leaf in tree.flatten(x)):
+            way = ", or `x` a ReplayDataset: `ReplayDataset(x, y, learner.buffer)`"
+            way = ", since DER makes batches of its own" if self._memory.fills_buffer else way
             raise TypeError(
-                "With a buffer, `x` and `y` must be arrays, or `x` a ReplayDataset: "
-                "`ReplayDataset(x, y, learner.buffer)`. Received: x of type "
+                f"With a buffer, `x` and `y` must be arrays{way}. Received: x of type "
                 f"{type(x).__name__}"
             )
         if kwargs.get("validation_split"):
@@ -128,16 +139,25 @@ class ContinualModel(ModelWrapper):
                 f"validation_split={kwargs['validation_split']}"
             )
         done = 0 if self.optimizer is None else int(ops.convert_to_numpy(self.optimizer.iterations))
-        data = ReplayDataset(
+        data = self._memory.replay(
             x,
             y,
-            self.buffer,
             batch_size or 32,
             sample_weight=kwargs.pop("sample_weight", None),
             shuffle=kwargs.pop("shuffle", True),
             seed=int(np.random.SeedSequence([self.buffer.seed, done]).generate_state(1)[0]),
         )
-        return super().fit(data, epochs=epochs, shuffle=False, **kwargs)
+        if self._memory.fills_buffer:
+            begin = keras.callbacks.LambdaCallback(on_train_begin=lambda logs: self._memory.begin())
+            callbacks: Any = kwargs.get("callbacks")
+            if isinstance(callbacks, keras.callbacks.CallbackList):
+                callbacks.append(begin)
+            else:
+                kwargs["callbacks"] = [*tree.flatten(callbacks or []), begin]
+        try:
+            return super().fit(data, epochs=epochs, shuffle=False, **kwargs)
+        finally:
+            self._memory.settle()
 
     def consolidate(self, x: Any = None, y: Any = None) -> None:
         """Ends a task: penalties hold the weights as they are now, as firmly as each matters.
@@ -164,7 +184,7 @@ class ContinualModel(ModelWrapper):
             for penalty, state in self._memory.held
             for pair in penalty.consolidate(state, measure, x, y)
         ]
-        if self.buffer is not None:
+        if self.buffer is not None and not self._memory.fills_buffer:
             self.buffer.add(x, y)
         for variable, value in pairs:
             # Memory of its own, since JAX donates what it is given.
@@ -172,10 +192,15 @@ class ContinualModel(ModelWrapper):
         self._tasks.assign(self.tasks + 1)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        y, remembered = split(y)
         loss = super().compute_loss(x, y, y_pred, sample_weight, training)
-        for penalty in self._memory.losses(Step(x, y_pred, sample_weight)):
+        step = Step(x, y_pred, sample_weight, remembered, training)
+        for penalty in self._memory.losses(step):
             loss = loss + ops.cast(self._aggregate_additional_loss(penalty), loss.dtype)
         return loss
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        return super().compute_metrics(x, split(y)[0], y_pred, sample_weight)
 
     @property
     def follows_updates(self):
@@ -191,6 +216,7 @@ class ContinualModel(ModelWrapper):
 
     def save_assets(self, dir_path):
         if self.buffer is not None:
+            self._memory.settle(training=True)
             self.buffer.save(pathlib.Path(dir_path) / BUFFER_FILE)
 
     def load_assets(self, dir_path):
@@ -211,7 +237,7 @@ class ContinualModel(ModelWrapper):
                     f"{needs} measures what matters on the data of the task: call "
                     "`learner.consolidate(x, y)` with them. Received: x=None"
                 )
-        if self.buffer is not None and x is None:
+        if self.buffer is not None and not self._memory.fills_buffer and x is None:
             raise ValueError(
                 "The buffer keeps samples of each task: call `learner.consolidate(x, y)` with them."
                 " Received: x=None"

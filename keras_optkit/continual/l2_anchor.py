@@ -42,8 +42,8 @@ class L2Anchor(Penalty):
     def __init__(self, strength: float, update: Update = "loss"):
         super().__init__(strength, update)
 
-    def build(self, model, variables, add_weight):
-        state = super().build(model, variables, add_weight)
+    def build(self, measure, variables, add_weight):
+        state = super().build(measure, variables, add_weight)
         state.slots["active"] = [
             add_weight(shape=(), dtype="float32", initializer="zeros", name="active")
         ]

@@ -87,7 +87,8 @@ class LwF(Penalty):
         self.classes = _check.one_of("classes", classes, ("seen", "all"))
         self.from_logits = _check.flag("from_logits", from_logits)
 
-    def build(self, model, variables, add_weight):
+    def build(self, measure, variables, add_weight):
+        model = measure.model
         count = count_classes("LwF", model)
         check_logits("LwF", model, self.from_logits, "Pass from_logits=False, or better l")
         if any(label >= count for group in self.groups or () for label in group):

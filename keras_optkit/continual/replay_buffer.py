@@ -96,6 +96,10 @@ class ReplayBuffer(Configurable):
             ValueError: If structure, shapes or dtypes are not those of the samples before, or if
                 the samples would take more than `max_bytes`. The buffer is then as before.
         """
+        self._add(x, y, **extras)
+
+    def _add(self, x: Any, y: Any, **extras: Any) -> np.ndarray:
+        """Does what `add` does, and returns the place of each sample, -1 if it is not kept."""
         samples = self.check(x, y, **extras)
         count = len(samples.arrays[0])
         labels = [None] * count
@@ -103,7 +107,9 @@ class ReplayBuffer(Configurable):
             labels = labels_of(y, f'policy="{self.policy}"').tolist()
         self._storage.allocate(samples)
         draws = self._keeping.random((count, self._policy.draws))
-        self._storage.write(samples, self._policy.place(labels, draws))
+        places = self._policy.place(labels, draws)
+        self._storage.write(samples, places)
+        return places
 
     def check(self, x: Any, y: Any = None, **extras: Any) -> Samples:
         """Raises what `add` would raise, apart from labels and bytes; adds nothing."""
@@ -127,7 +133,7 @@ class ReplayBuffer(Configurable):
         if not len(self):
             raise ValueError("The buffer is empty, so nothing can be sampled. Call `add` first.")
         rng = self._sampling if rng is None else np.random.default_rng(rng)
-        return self._pair(rng.choice(len(self), n, replace=n > len(self)))
+        return self._pair(self._draw(n, rng))
 
     def data(self) -> tuple:
         """Returns a copy of all samples, in the form of `sample`."""
@@ -203,6 +209,10 @@ class ReplayBuffer(Configurable):
         buffer = cls.from_config(state["config"])
         buffer.load_state(state)
         return buffer
+
+    def _draw(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        """Returns the places of `n` samples."""
+        return rng.choice(len(self), n, replace=n > len(self))
 
     def _pair(self, which: np.ndarray) -> tuple:
         held = self._storage.rows(which)

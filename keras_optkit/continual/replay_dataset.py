@@ -97,7 +97,7 @@ class ReplayDataset(keras.utils.PyDataset):
         if sample_weight is not None:
             weights = _nested.to_array(sample_weight, "sample_weight")
             weight["sample_weight"] = weights.astype(keras.config.floatx())
-        self._mixture = Mixture(self, {"x": x, "y": y}, weight)
+        self._mixture = self._mix({"x": x, "y": y}, weight)
         self._ahead = Ahead(self.threads)
         self._begun = self._warned = False
         self.load_state({"epoch": 0})
@@ -148,6 +148,14 @@ class ReplayDataset(keras.utils.PyDataset):
         self._given: set[int] = set()
         self._first: dict[int, tuple] = {}
 
+    def _join(self, index: int, batch: tuple) -> None:
+        """Shows the new samples of a batch to the buffer."""
+        if self._epoch == 0:
+            self.buffer.add(**self._mixture.to_keep(0, index))
+
+    def _mix(self, data: dict[str, Any], weight: dict[str, Any]) -> Mixture:
+        return Mixture(self, data, weight)
+
     def _warn_of_other_order(self, index: int) -> None:
         if self._begun and index > len(self._given) and not self._warned:
             self._warned = True
@@ -168,8 +176,8 @@ class ReplayDataset(keras.utils.PyDataset):
                 "Call fit(..., shuffle=False)."
             )
         batch = self._mixture.batch(self._epoch, index)
-        if self._epoch == 0 and index not in self._given:
-            self.buffer.add(**self._mixture.to_keep(index))
+        if index not in self._given:
+            self._join(index, batch)
         if index < 2:  # which Keras fetches twice, the first time to see what they are like
             self._first[index] = batch
         return batch

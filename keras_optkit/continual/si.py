@@ -51,8 +51,8 @@ class SI(Penalty):
         super().__init__(strength, update)
         self.epsilon = _check.in_range("epsilon", epsilon, low=0, closed="neither")
 
-    def build(self, model, variables, add_weight):
-        state = super().build(model, variables, add_weight)
+    def build(self, measure, variables, add_weight):
+        state = super().build(measure, variables, add_weight)
         state.slots["steps"] = [  # of this task, and whether it is not the first
             add_weight(shape=(), dtype="int32", initializer="zeros", name=name)
             for name in ("steps", "later")
