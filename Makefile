@@ -14,7 +14,7 @@ UV   := $(shell command -v uv 2>/dev/null)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export TF_CPP_MIN_LOG_LEVEL := 2
 
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test lint bench docs clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -37,6 +37,10 @@ lint: $(VENV)/dev.stamp  ## Check format, style, types and the floors.
 
 bench: $(VENV)/$(KERAS_BACKEND).stamp $(VENV)/test.stamp  ## Measure speed; KERAS_BACKEND=jax for another backend.
 	KERAS_BACKEND=$(KERAS_BACKEND) $(BIN)/python benchmarks/optimizer_step.py $(ARGS)
+
+docs: $(VENV)/docs.stamp  ## Build the site, into build/site.
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "Open build/site/index.html."
 
 clean:  ## Remove .venv, builds and caches.
 	rm -rf $(VENV) build dist .benchmarks .hypothesis .import_linter_cache .pytest_cache .ruff_cache
