@@ -93,9 +93,11 @@ def reference(package: str, level: int = 1) -> str:
             lines.append(f"| `{name}` | [`{other}`](#{path}.{other}), by another name |")
         else:
             lines.append(f"| [`{name}`](#{path}.{name}) | {line} |")
+            # A module of the same name hides the function from those who only read the source.
+            same = (ROOT / path.replace(".", "/") / f"{name}.py").exists()
             sections += [
-                "",
-                f"::: {path}.{name}",
+                f'\n<a id="{path}.{name}"></a>\n' if same else "",
+                f"::: {path}.{name}.{name}" if same else f"::: {path}.{name}",
                 "    options:",
                 f"      heading_level: {level + 1}",
             ]

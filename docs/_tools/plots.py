@@ -34,7 +34,7 @@ def update_cost() -> str:
     axes.patch.set_visible(False)
     for spine in axes.spines.values():
         spine.set_visible(False)
-    axes.legend(loc="lower right", labelcolor=GRAY, framealpha=0, fontsize=8)
+    figure.legend(loc="outside upper center", ncols=4, labelcolor=GRAY, framealpha=0, fontsize=8)
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     return buffer.getvalue()
