@@ -1,5 +1,6 @@
 """Batches with replayed samples, as `fit` sees them."""
 
+import contextlib
 import threading
 import warnings
 
@@ -9,6 +10,7 @@ import pytest
 from keras.src.trainers.data_adapters.py_dataset_adapter import OrderedEnqueuer
 
 from keras_optkit.continual import ReplayBuffer, ReplayDataset
+from tests.conftest import two_replicas
 
 
 def samples(n, start=0):
@@ -74,6 +76,33 @@ def test_fit_sees_the_same_batches_whatever_the_workers(workers):
     keras.utils.set_random_seed(workers)
     assert in_fit(dataset, epochs=2) + in_fit(dataset) == expected
     assert dataset.state() == {"epoch": 3}
+
+
+@pytest.mark.parametrize("n", [5, 20])  # one batch, and more
+def test_what_fit_looks_at_is_no_epoch(n):
+    expected = by_hand(ReplayDataset(*samples(n), filled(), 6, 4), 3)
+    dataset = ReplayDataset(*samples(n), filled(), 6, 4)
+    assert in_fit(dataset, epochs=2) + in_fit(dataset) == expected
+    assert dataset.state() == {"epoch": 3}
+
+
+if keras.backend.backend() == "tensorflow":
+
+    @pytest.mark.parametrize("n", [6, 80])
+    def test_replicas_get_the_same_batches(n):
+        ends = []
+        for scope in (contextlib.nullcontext(), two_replicas().scope()):
+            with scope:
+                keras.utils.set_random_seed(0)
+                model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+                model.compile(keras.optimizers.SGD(1e-5), "mse", jit_compile=False)
+            dataset = ReplayDataset(*samples(n), filled(), 6, 4)
+            model.fit(dataset, epochs=3, shuffle=False, verbose=0)
+            model.fit(dataset, epochs=2, shuffle=False, verbose=0)
+            assert dataset.state() == {"epoch": 5}
+            ends.append(model.get_weights())
+        for one, two in zip(*ends, strict=True):
+            np.testing.assert_allclose(two, one, rtol=1e-5)
 
 
 def test_threads_of_keras_get_the_same_batches():

@@ -2,10 +2,12 @@
 
 import functools
 import math
+import sys
 import warnings
 from typing import Any
 
 import keras
+from keras.src.trainers.epoch_iterator import EpochIterator
 
 from keras_optkit import _check
 from keras_optkit.continual import _nested
@@ -88,6 +90,7 @@ class ReplayDataset(keras.utils.PyDataset):
         self.seed = _check.integer("seed", seed, low=0)
         self.add_while_training = _check.flag("add_while_training", add_while_training)
         self.threads = _check.integer("workers", workers, low=0)
+        self.shares = 1  # parts of a batch that hold new and replayed samples alike
         if add_while_training and self.threads > 1:
             raise ValueError(
                 "With `add_while_training`, what a batch replays depends on the batches before, "
@@ -130,11 +133,12 @@ class ReplayDataset(keras.utils.PyDataset):
         self._begun = True
 
     def on_epoch_end(self) -> None:
-        """Called by Keras, which looks at some batches and says this before an epoch begins."""
+        """Called by Keras, also after it has looked at batches that it does not train on."""
         self._ahead.clear()
-        if len(self._given) == self.num_batches and self._begun:
+        looked = not self._begun or _resets()
+        if not looked and len(self._given) == self.num_batches:
             self.load_state({"epoch": self._epoch + 1})
-        elif not self._begun and not self.add_while_training:
+        elif looked and not self.add_while_training:
             self._given.clear()
         self._begun = False
 
@@ -181,6 +185,18 @@ class ReplayDataset(keras.utils.PyDataset):
         if index < 2:  # which Keras fetches twice, the first time to see what they are like
             self._first[index] = batch
         return batch
+
+
+def _resets() -> bool:
+    """Whether `fit` is about to begin, having looked at a batch to see what they are like.
+
+    Keras does not say so, and such an epoch of a single batch looks like any other.
+    """
+    ends = (EpochIterator.reset.__code__, EpochIterator._enumerate_iterator.__code__)
+    frame = sys._getframe()
+    while frame is not None and frame.f_code not in ends:
+        frame = frame.f_back
+    return frame is not None and frame.f_code is ends[0]
 
 
 def _replayed(replay_batch_size: int | None, replay_ratio: float | None, batch_size: int) -> int:
