@@ -23,6 +23,9 @@ INSTANCES = {
     "AdEMAMix": lambda **kwargs: optimizers.AdEMAMix(
         0.02, alpha_warmup=8, beta_3_warmup=8, **kwargs
     ),
+    "AGEM": lambda: continual.AGEM(
+        network(), continual.ReplayBuffer(5), 3, [continual.L2Anchor(0.5)], "learner"
+    ),
     "AdaBelief": lambda **kwargs: optimizers.AdaBelief(0.02, **kwargs),
     "Adan": lambda **kwargs: optimizers.Adan(0.02, **kwargs),
     "AdaptiveClip": lambda: transforms.AdaptiveClip(0.01, exclude="head"),

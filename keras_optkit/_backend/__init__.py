@@ -44,7 +44,7 @@ Each module here offers the same functions:
 - `numbers(vector)`: its entries, each as `number` would return it, fetched together.
 - `no_gradient()`: a context in which nothing is recorded for differentiation.
 - `train_step(model, ...)`: the training step of a `ModelWrapper`: that of Keras, but for the
-  model's `change_gradients`.
+  model's `split_batch`, `change_gradients` and `after_update`.
 """
 
 from collections.abc import Callable

@@ -104,22 +104,23 @@ def no_gradient():
 
 def train_step(model, state, data):
     trainable, non_trainable, optimizer, metrics = state
-    batch = keras.utils.unpack_x_y_sample_weight(data)
+    batch, reference = model.split_batch(keras.utils.unpack_x_y_sample_weight(data))
     before = [
         *zip(model.non_trainable_variables, non_trainable, strict=True),
         *zip(model.optimizer.variables, optimizer, strict=True),
         *zip(model.metrics_variables, metrics, strict=True),
     ]
 
-    def loss_at(weights):
+    def loss_at(weights, batch):
         return model.pure_loss(weights, batch, before)
 
-    def gradients_at(weights):
-        return jax.grad(loss_at, has_aux=True)(weights)[0]
+    def gradients_at(weights, batch=batch):
+        return jax.grad(loss_at, has_aux=True)(weights, batch)[0]
 
-    (_, seen), gradients = jax.value_and_grad(loss_at, has_aux=True)(trainable)
+    (_, seen), gradients = jax.value_and_grad(loss_at, has_aux=True)(trainable, batch)
     loss, y_pred, _, non_trainable, metrics = seen  # Keras too drops weights assigned on JAX
-    gradients = model.change_gradients(gradients, trainable, gradients_at)
+    with keras.StatelessScope(before):
+        gradients = model.change_gradients(gradients, trainable, gradients_at, reference)
     if model.follows_updates:
         trainable, non_trainable, optimizer = _followed(
             model, gradients, trainable, non_trainable, optimizer

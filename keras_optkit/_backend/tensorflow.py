@@ -118,9 +118,9 @@ def no_gradient():
 
 
 def train_step(model, data):
-    batch = keras.utils.unpack_x_y_sample_weight(data)
+    batch, reference = model.split_batch(keras.utils.unpack_x_y_sample_weight(data))
 
-    def differentiate(weights):
+    def differentiate(weights, batch=batch):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(weights)
             loss, seen = model.pure_loss(weights, batch)
@@ -129,7 +129,7 @@ def train_step(model, data):
     weights = [read(v) for v in model.trainable_variables]
     gradients, (loss, y_pred, *seen) = differentiate(weights)
     gradients = model.change_gradients(
-        gradients, weights, lambda weights: differentiate(weights)[0]
+        gradients, weights, lambda *at: differentiate(*at)[0], reference
     )
     kinds = (model.trainable_variables, model.non_trainable_variables, model.metrics_variables)
     for variables, values in zip(kinds, seen, strict=True):

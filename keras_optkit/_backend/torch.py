@@ -132,9 +132,9 @@ def no_gradient():
 
 
 def train_step(model, data):
-    batch = keras.utils.unpack_x_y_sample_weight(data)
+    batch, reference = model.split_batch(keras.utils.unpack_x_y_sample_weight(data))
 
-    def differentiate(weights):
+    def differentiate(weights, batch=batch):
         leaves = [w.detach().requires_grad_() for w in weights]
         with torch.enable_grad():
             loss, seen = model.pure_loss(leaves, batch)
@@ -144,7 +144,7 @@ def train_step(model, data):
     gradients, (loss, y_pred, *seen) = differentiate(weights)
     with torch.no_grad():
         gradients = model.change_gradients(
-            list(gradients), weights, lambda weights: differentiate(weights)[0]
+            list(gradients), weights, lambda *at: differentiate(*at)[0], reference
         )
         kinds = (model.trainable_variables, model.non_trainable_variables, model.metrics_variables)
         for variables, values in zip(kinds, seen, strict=True):

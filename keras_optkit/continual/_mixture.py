@@ -43,10 +43,10 @@ class Mixture:
         which = self._new(epoch, index)
         new, new_weight = self._samples(which)
         old, old_weight = self._replayed(epoch, index, which)
-        both = [np.concatenate(pair) for pair in zip(new, old, strict=True)]
+        both = [self._joined(*pair) for pair in zip(new, old, strict=True)]
         batch = _nested.rebuild(self._structure, both)
         weighted = self._weights or self._settings.replay_weight != 1 or self._buffer_weighs()
-        weights = np.concatenate([new_weight, old_weight.astype(new_weight.dtype)])
+        weights = self._joined(new_weight, old_weight.astype(new_weight.dtype))
         return keras.utils.pack_x_y_sample_weight(
             batch["x"], batch["y"], weights if weighted else None
         )
@@ -59,6 +59,11 @@ class Mixture:
         for name, none in self._also.items():
             extras[name] = np.zeros((len(which), *none.shape[1:]), none.dtype)
         return {**_nested.rebuild(self._structure, new), **extras}
+
+    def _joined(self, new: np.ndarray, old: np.ndarray) -> np.ndarray:
+        """Returns new and old rows, as many of each in every share of the batch."""
+        parts = (np.split(rows, self._settings.shares) for rows in (new, old))
+        return np.concatenate([half for both in zip(*parts, strict=True) for half in both])
 
     def _new(self, epoch: int, index: int) -> np.ndarray:
         """Returns which samples are the new ones of a batch."""

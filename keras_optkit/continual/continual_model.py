@@ -138,15 +138,9 @@ class ContinualModel(ModelWrapper):
                 "With a buffer, give `validation_data` instead of `validation_split`. Received: "
                 f"validation_split={kwargs['validation_split']}"
             )
-        done = 0 if self.optimizer is None else int(ops.convert_to_numpy(self.optimizer.iterations))
-        data = self._memory.replay(
-            x,
-            y,
-            batch_size or 32,
-            sample_weight=kwargs.pop("sample_weight", None),
-            shuffle=kwargs.pop("shuffle", True),
-            seed=int(np.random.SeedSequence([self.buffer.seed, done]).generate_state(1)[0]),
-        )
+        settings = {"sample_weight": None, "shuffle": True}
+        settings = {key: kwargs.pop(key, default) for key, default in settings.items()}
+        data = self._mixed(x, y, batch_size or 32, **settings)
         if self._memory.fills_buffer:
             begin = keras.callbacks.LambdaCallback(on_train_begin=lambda logs: self._memory.begin())
             callbacks: Any = kwargs.get("callbacks")
@@ -222,6 +216,13 @@ class ContinualModel(ModelWrapper):
     def load_assets(self, dir_path):
         if self.buffer is not None:
             self.buffer.load_state(ReplayBuffer.load(pathlib.Path(dir_path) / BUFFER_FILE).state())
+
+    def _mixed(self, x: Any, y: Any, batch_size: int, **settings: Any) -> ReplayDataset:
+        """Returns the batches of `fit` with samples from the buffer among them."""
+        done = 0 if self.optimizer is None else int(ops.convert_to_numpy(self.optimizer.iterations))
+        buffer: Any = self.buffer
+        seed = int(np.random.SeedSequence([buffer.seed, done]).generate_state(1)[0])
+        return self._memory.replay(x, y, batch_size, seed=seed, **settings)
 
     def _check_ready(self, x: Any) -> None:
         for penalty in self.penalties:

@@ -55,8 +55,23 @@ class ModelWrapper(keras.Model):
         self.model = model
         self.built = model.built
 
+    def split_batch(self, batch: tuple) -> tuple[tuple, tuple | None]:
+        """Returns the batch to train on, and one to compare with, or None.
+
+        Loss, metrics and all other state are of the first alone.
+
+        Args:
+            batch: `x, y, sample_weight`, as are the two returned; with several replicas, the part
+                of this one.
+        """
+        return batch, None
+
     def change_gradients(
-        self, gradients: list, weights: list, gradients_at: Callable[[list], list]
+        self,
+        gradients: list,
+        weights: list,
+        gradients_at: Callable[..., list],
+        reference: tuple | None = None,
     ) -> list:
         """Returns the gradients to hand to the optimizer.
 
@@ -66,7 +81,9 @@ class ModelWrapper(keras.Model):
                 replicas, those of this one, which the optimizer will sum.
             weights: Values of the trainable variables.
             gradients_at: Function of other such values, giving the gradients there: for the same
-                batch, random numbers and other state, and leaving all of it as it is.
+                batch, random numbers and other state, and leaving all of it as it is. It may be
+                given another batch after them.
+            reference: The other batch that `split_batch` returned.
         """
         return gradients
 

@@ -71,7 +71,7 @@ class SAM(ModelWrapper):
         self.adaptive = _check.flag("adaptive", adaptive)
         self.eta = _check.in_range("eta", eta, low=0)
 
-    def change_gradients(self, gradients, weights, gradients_at):
+    def change_gradients(self, gradients, weights, gradients_at, reference=None):
         climbing = [
             i
             for i, variable in enumerate(self.trainable_variables)
