@@ -65,6 +65,7 @@ INSTANCES = {
     "LAMB": lambda **kwargs: optimizers.LAMB(0.02, **kwargs),
     "LARS": lambda **kwargs: optimizers.LARS(0.1, trust_coefficient=0.1, **kwargs),
     "LearningRateLogger": lambda: callbacks.LearningRateLogger(every=5),
+    "LateralScale": lambda: continual.LateralScale(0.2, name="scale", dtype="float32"),
     "LinearDecay": lambda: schedules.LinearDecay(0.01, steps=6, final=0.001),
     "LwF": lambda: continual.LwF(0.5, 3.0, [[0, 1], [2]], "all", False),
     "LogitsKD": lambda: compression.LogitsKD(2.0, False, True),

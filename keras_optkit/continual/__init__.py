@@ -11,6 +11,7 @@ from keras_optkit.continual.fisher_diagonal import fisher_diagonal as fisher_dia
 from keras_optkit.continual.gdumb import gdumb as gdumb
 from keras_optkit.continual.l2_anchor import L2Anchor as L2Anchor
 from keras_optkit.continual.lwf import LwF as LwF
+from keras_optkit.continual.lateral_scale import LateralScale as LateralScale
 from keras_optkit.continual.mas import MAS as MAS
 from keras_optkit.continual.masked_crossentropy import MaskedCrossentropy as MaskedCrossentropy
 from keras_optkit.continual.masked_logits import masked_logits as masked_logits
@@ -24,6 +25,7 @@ from keras_optkit.continual.permuted_tasks import permuted_tasks as permuted_tas
 from keras_optkit.continual.plot_matrix import plot_matrix as plot_matrix
 from keras_optkit.continual.plot_strength_sweep import plot_strength_sweep as plot_strength_sweep
 from keras_optkit.continual.plot_task_curves import plot_task_curves as plot_task_curves
+from keras_optkit.continual.progressive_columns import ProgressiveColumns as ProgressiveColumns
 from keras_optkit.continual.replay_buffer import ReplayBuffer as ReplayBuffer
 from keras_optkit.continual.replay_dataset import ReplayDataset as ReplayDataset
 from keras_optkit.continual.rotated_tasks import rotated_tasks as rotated_tasks
