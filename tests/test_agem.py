@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from keras_optkit.continual import AGEM, EWC, L2Anchor, ReplayBuffer, ReplayDataset
+from keras_optkit.continual import AGEM, DER, EWC, L2Anchor, ReplayBuffer, ReplayDataset
 from keras_optkit.testing._models import assert_same, network, state
 from tests import oracles
 from tests.conftest import two_replicas
@@ -281,6 +281,8 @@ def test_what_does_not_work_is_said():
         AGEM(network(), None)
     with pytest.raises(ValueError, match="`batch_size` must be an integer of at least 1"):
         AGEM(network(), ReplayBuffer(5), 0)
+    with pytest.raises(ValueError, match="AGEM does not train on what the buffer holds, and DER"):
+        AGEM(regression(), ReplayBuffer(5), 3, DER(0.5))
     learner, (x, y) = made(), tasks()[0]
     data = ReplayDataset(x, y, learner.buffer, 4)
     with pytest.raises(ValueError, match=r"compares with 6 samples .* replay_batch_size=4"):

@@ -44,7 +44,7 @@ class AGEM(ContinualModel):
         buffer: The `ReplayBuffer`; `consolidate` shows it the samples of a task.
         batch_size: Samples to draw from the buffer for each step, at least 1. A `ReplayDataset`
             given to `fit` has as many as its `replay_batch_size`.
-        penalties: Those of `ContinualModel`.
+        penalties: Those of `ContinualModel`, but for `DER` and `DERpp`.
         name: Name of the wrapper.
 
     Example:
@@ -72,6 +72,11 @@ class AGEM(ContinualModel):
     ):
         _check.instance("buffer", buffer, ReplayBuffer, "a ReplayBuffer")
         super().__init__(model, penalties, buffer, name)
+        if self._memory.fills_buffer:
+            raise ValueError(
+                "AGEM does not train on what the buffer holds, and DER and DERpp do. Use a "
+                f"ContinualModel with them. {_check.received('penalties', self.penalties)}"
+            )
         self.batch_size = _check.integer("batch_size", batch_size, low=1)
         self._compares = self._adder("agem")(
             "compares", shape=(), dtype="float32", initializer="zeros"
@@ -79,7 +84,6 @@ class AGEM(ContinualModel):
 
     def fit(self, x=None, y=None, batch_size=None, epochs=1, **kwargs):
         if isinstance(x, ReplayDataset):
-            x.shares = self._shares()
             self._expect(x)
         return super().fit(x, y, batch_size, epochs, **kwargs)
 
@@ -91,7 +95,6 @@ class AGEM(ContinualModel):
             )
         rows = len(tree.flatten(x)[0])
         data = self._mixed(x, y, rows, sample_weight=sample_weight, shuffle=False)
-        self._expect(data)
         batch = keras.utils.unpack_x_y_sample_weight(data[0])
         return super().train_on_batch(*batch, class_weight, return_dict)
 
@@ -130,14 +133,18 @@ class AGEM(ContinualModel):
         return changed
 
     def _mixed(self, x, y, batch_size, **settings):
-        return super()._mixed(x, y, batch_size, replay_batch_size=self.batch_size, **settings)
+        settings["replay_batch_size"] = self.batch_size
+        data = super()._mixed(x, y, batch_size, **settings)
+        self._expect(data)
+        return data
 
     def _shares(self) -> int:
         strategy = getattr(self, "distribute_strategy", None)
         return 1 if strategy is None else strategy.num_replicas_in_sync
 
     def _expect(self, data: ReplayDataset) -> None:
-        """Takes note of where the samples to compare with are from."""
+        """Prepares batches to be split, and takes note of whether they hold old samples."""
+        data.shares = self._shares()
         if data.replay_batch_size != self.batch_size:
             raise ValueError(
                 f"AGEM compares with {self.batch_size} samples in each step, its `batch_size`, so "
