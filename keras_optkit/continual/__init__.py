@@ -9,6 +9,7 @@ from keras_optkit.continual.ewc import EWC as EWC
 from keras_optkit.continual.ewc_optimizer import EWCOptimizer as EWCOptimizer
 from keras_optkit.continual.fisher_diagonal import fisher_diagonal as fisher_diagonal
 from keras_optkit.continual.gdumb import gdumb as gdumb
+from keras_optkit.continual.joint import joint as joint
 from keras_optkit.continual.l2_anchor import L2Anchor as L2Anchor
 from keras_optkit.continual.lateral_scale import LateralScale as LateralScale
 from keras_optkit.continual.lwf import LwF as LwF

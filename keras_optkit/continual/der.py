@@ -3,13 +3,13 @@
 import dataclasses
 from typing import Any
 
-import keras
 import numpy as np
-from keras import ops, tree
+from keras import ops
 
-from keras_optkit import _backend, _check
+from keras_optkit import _check
 from keras_optkit._registry import register
 from keras_optkit.continual._logit_replay import LogitReplay
+from keras_optkit.continual._logit_table import check_mean, written
 from keras_optkit.continual._outputs import as_logits, check_logits, count_classes
 from keras_optkit.continual._penalty import Penalty, State
 
@@ -122,7 +122,7 @@ class DER(Penalty):
 
     def replay(self, state: Experience, x, y, batch_size: int, **options) -> LogitReplay:
         """Returns the batches to train on."""
-        _check_mean(getattr(state.compiled, "loss", None))
+        check_mean(getattr(state.compiled, "loss", None))
         logits = state.slots["logits"][0]
         data = LogitReplay(
             x,
@@ -169,40 +169,10 @@ class DER(Penalty):
         old = ops.cast(ops.take(before, read, axis=0), now.dtype)
         distance = ops.sum(ops.square(now - old), axis=-1)
         if step.training:
-            logits.assign(_written(before, write, ops.stop_gradient(now)))
+            logits.assign(written(before, write, ops.stop_gradient(now)))
             steps.assign(ops.convert_to_tensor(steps) + 1)
         mean = ops.mean(distance * ops.cast(kept.share, distance.dtype))
         return ops.cast(ops.convert_to_tensor(state.strength), mean.dtype) * mean
 
     def consolidate(self, state, measure, x, y):
         return []
-
-
-def _written(table, places, values):
-    """Returns `table` with `values` in their places, those for the last place left out."""
-    values = ops.cast(values, table.dtype)
-    ones = ops.cast(places < table.shape[0] - 1, table.dtype)[:, None]
-    values = ops.where(ones > 0, values, ops.zeros_like(values))
-    index = ops.expand_dims(places, -1)
-    sums, counts = _backend.sum_over_replicas(
-        [
-            ops.scatter(index, values, tuple(table.shape)),
-            ops.scatter(index, ones, (table.shape[0], 1)),
-        ]
-    )
-    return ops.where(counts > 0, sums, table)
-
-
-def _check_mean(losses: Any) -> None:
-    """Refuses losses whose parts cannot be weighed by weights of samples."""
-    for loss in tree.flatten(losses):
-        reduction = getattr(loss, "reduction", "sum_over_batch_size")
-        if isinstance(loss, keras.losses.Loss) and reduction not in MEANS:
-            raise ValueError(
-                "DER weighs new and old samples in one batch, for which the loss must be a mean "
-                'over the batch: reduction="sum_over_batch_size". '
-                f"{_check.received('reduction', reduction)} of {loss.name!r}"
-            )
-
-
-MEANS = ("sum_over_batch_size", "mean")

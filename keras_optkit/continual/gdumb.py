@@ -4,6 +4,7 @@ from typing import Any
 
 import keras
 
+from keras_optkit.continual._twin import twin
 from keras_optkit.continual.replay_buffer import ReplayBuffer
 
 
@@ -42,11 +43,7 @@ def gdumb(model: keras.Model, buffer: ReplayBuffer, **fit: Any) -> keras.Model:
         CutMix and restarts of the learning rate, this with what the model is compiled with.
     """
     x, y, *extras = buffer.data()
-    compiled = model.get_compile_config() if model.compiled else None
-    if not compiled:
-        raise ValueError("`model` must be compiled, so that it is known how to train the new one.")
-    fresh = keras.models.clone_model(model)
-    fresh.compile_from_config(compiled)
+    fresh = twin(model)
     weight = extras[0].get("sample_weight") if extras else None
     fresh.fit(x, y, sample_weight=weight, **fit)
     return fresh
