@@ -154,7 +154,7 @@ if BACKEND == "torch":
         from keras_optkit.continual._penalty import Step
 
         ours = penalty.loss(kept, Step(x_2, outputs, None))
-        # Avalanche's, then that of van de Ven's code.
+        # Avalanche's, then the cross-entropy with the factor of Hinton et al.
         log_p, q = F.log_softmax(outputs[:, :4] / 2, 1), F.softmax(old / 2, 1)
         peers = {
             1.0: F.kl_div(log_p, q, reduction="batchmean"),

@@ -68,7 +68,7 @@ class DER(Penalty):
         (2, 3)
 
     Reference:
-        [Buzzega et al., 2020](https://arxiv.org/abs/2004.07211), equation 6 and algorithm 1.
+        [Buzzega et al., 2020](https://arxiv.org/abs/2004.07211), section 3 and algorithm 1.
     """
 
     slots = ("logits", "steps")

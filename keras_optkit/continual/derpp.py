@@ -29,7 +29,7 @@ class DERpp(DER):
         >>> learner = keras_optkit.continual.ContinualModel(classifier, derpp, buffer)
 
     Reference:
-        [Buzzega et al., 2020](https://arxiv.org/abs/2004.07211), equation 7 and algorithm 2.
+        [Buzzega et al., 2020](https://arxiv.org/abs/2004.07211), section 3 and algorithm 2.
     """
 
     def __init__(self, alpha: float, beta: float, replay_batch_size: int | None = None):

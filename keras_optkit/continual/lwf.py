@@ -56,11 +56,13 @@ class LwF(Penalty):
         >>> learner = keras_optkit.continual.ContinualModel(classifier, [lwf])
 
     Reference:
-        [Li & Hoiem, 2016](https://arxiv.org/abs/1606.09282), equations 2 to 4, without the factor
-        `T^2` of Hinton et al. Avalanche minimizes the same (its `alpha` is `strength`) up to a
-        constant. [van de Ven's code](https://github.com/GMvandeVen/continual-learning) has the
-        factor: there a weight of 1 is `strength=T^2`; and with one head it lets the new classes
-        compete in `p`. The paper trains the new head alone at first, which this leaves to you.
+        [Li & Hoiem, 2016](https://arxiv.org/abs/1606.09282), equations 2 to 4. The paper trains the
+        new head alone at first, which this leaves to you. As there, no factor `T^2` makes up for
+        the temperature; where a library has it, as Hinton et al. do, its weight times `T^2` is
+        `strength`. Avalanche minimizes the same, up to a constant: its `alpha` is `strength`. So
+        does [van de Ven's code](https://github.com/GMvandeVen/continual-learning) with several
+        heads; with one, it weighs by the number of tasks before if all have the same classes, and
+        else lets new classes compete in `p`.
     """
 
     slots = ("old", "seen", "active")
