@@ -20,9 +20,9 @@ class LwF(Penalty):
     """Has the model answer for old classes as it did before this task, on the inputs of this task.
 
     Needs no old data. For `ContinualModel`, which at the end of each task keeps a copy of the
-    weights, and runs the model with them beside each batch, in inference mode and without
-    gradients. That takes the memory of one more model, and a third more time. With outputs `s`
-    of the model, `t` of the model as it was, and a temperature `T`,
+    weights, and runs the model with them too on each batch, in inference mode and without
+    gradients: one more forward pass in each step. With outputs `s` of the model, `t` of the model
+    as it was, and a temperature `T`,
 
     ```text
     loss + strength  sum over heads of  mean over x of  -sum over c of q_c log p_c
