@@ -62,6 +62,15 @@ def test_page(page, quiet, tmp_path, monkeypatch):
         exec(compile(block, page, "exec"), names)
 
 
+@pytest.mark.heavy
+def test_the_optimizer_of_the_page_passes_its_checks(quiet, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": "page"}
+    for block in blocks("extending.md"):
+        exec(compile(block, "extending.md", "exec"), names)
+    names["test_signum"]()
+
+
 def porting(page, heading):
     """Returns the rows of a porting table: names there, and the line here or None."""
     text = (DOCS / "guides" / page).read_text()

@@ -6,6 +6,7 @@ itself. In any page, `<!-- table: NAME -->` becomes the table of that name of `t
 """
 
 import ast
+import json
 import re
 import sys
 from pathlib import Path
@@ -29,17 +30,7 @@ PACKAGES = (
     "compression",
     "testing",
 )
-# Pages that are files of the repository: where their links lead to from the site.
-COPIED = {
-    "changelog.md": "CHANGELOG.md",
-    "quality.md": "benchmarks/QUALITY.md",
-    "benchmarks.md": "benchmarks/README.md",
-}
-LINKS = {
-    "(results/optimizer_quality.png)": "(assets/optimizer_quality.png)",
-    "(QUALITY.md)": "(quality.md)",
-    "(README.md)": "(benchmarks.md)",
-}
+BENCHMARKS = {"README.md": "benchmarks.md"}  # others are named after their files
 
 
 def source(module: str) -> ast.Module:
@@ -133,18 +124,69 @@ def packages() -> str:
     return "\n".join(["| | |", "|---|---|", *rows])
 
 
+def examples() -> str:
+    """Returns the page of the scripts and notebooks in `examples`, each with its source."""
+    lines = ["# Examples", "", "Each is a file of its own, to run and to change.", ""]
+    for path in sorted((ROOT / "examples").glob("*.py")):
+        text = path.read_text()
+        lines += ["", f'??? example "`{path.name}`: {summary(ast.parse(text))}"', ""]
+        lines += [f"    {line}".rstrip() for line in ["```py", *text.splitlines(), "```"]]
+    for path in sorted((ROOT / "examples").glob("*.ipynb")):
+        cells = json.loads(path.read_text())["cells"]
+        title = "".join(cells[0]["source"]).splitlines()[0].lstrip("# ")
+        lines += ["", f"- [{path.name}](examples/{path.name}): {title}, a notebook"]
+    return "\n".join(lines)
+
+
+def copied() -> dict[str, Path]:
+    """Returns the pages that are files of the repository."""
+    found = {"changelog.md": ROOT / "CHANGELOG.md"}
+    for path in sorted((ROOT / "benchmarks").glob("*.md")):
+        found[BENCHMARKS.get(path.name, path.name.lower())] = path
+    return found
+
+
+def relinked(path: Path) -> tuple[str, dict[str, Path]]:
+    """Returns a file of the repository as a page, and the files that it shows."""
+    pages = {file: page for page, file in copied().items()}
+    shown = {}
+
+    def link(match):
+        text, target, anchor = match.groups("")
+        file = (path.parent / target).resolve()
+        if file in pages:
+            return f"[{text}]({pages[file]}{anchor})"
+        if file.suffix in (".png", ".svg") and file.exists():
+            shown[f"assets/{file.name}"] = file
+            return f"[{text}](assets/{file.name})"
+        return text  # a file that is not part of the site
+
+    links = re.compile(r"\[([^\]\n]*)\]\((?!https?:|#)([^)#\s]+)(#[^)]*)?\)")
+    return links.sub(link, path.read_text()), shown
+
+
+def on_config(config):
+    """Puts pages of benchmarks that `mkdocs.yml` does not know at the end of their section."""
+    [section] = [part["Benchmarks"] for part in config.nav if "Benchmarks" in part]
+    known = {page for part in section for page in part.values()}
+    for page, path in copied().items():
+        if path.parent.name == "benchmarks" and page not in known:
+            section.append({path.read_text().partition("\n")[0].lstrip("# "): page})
+
+
 def on_files(files, config):
-    """Adds the pages that are made here."""
-    for package in PACKAGES:
-        files.append(File.generated(config, f"api/{package}.md", content=reference(package)))
-    for page, file in COPIED.items():
-        text = (ROOT / file).read_text()
-        for link, target in LINKS.items():
-            text = text.replace(link, target)
+    """Adds the pages that are made here, and what they show."""
+    pages = {f"api/{package}.md": reference(package) for package in PACKAGES}
+    pages["examples.md"] = examples()
+    pages["assets/update_cost.svg"] = plots.update_cost()
+    shown = {f"examples/{p.name}": p for p in (ROOT / "examples").glob("*.ipynb")}
+    for page, path in copied().items():
+        pages[page], pictures = relinked(path)
+        shown |= pictures
+    for page, text in pages.items():
         files.append(File.generated(config, page, content=text))
-    image = str(ROOT / "benchmarks/results/optimizer_quality.png")
-    files.append(File.generated(config, "assets/optimizer_quality.png", abs_src_path=image))
-    files.append(File.generated(config, "assets/update_cost.svg", content=plots.update_cost()))
+    for name, path in shown.items():
+        files.append(File.generated(config, name, abs_src_path=str(path)))
     return files
 
 
