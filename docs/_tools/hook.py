@@ -47,9 +47,9 @@ def summary(thing) -> str:
 
 
 def exported(package: str) -> dict[str, tuple[str, str, str]]:
-    """Returns what a package exports, by name: its kind, its summary, and what it is an alias of.
+    """Returns what a package exports, by name: its kind, its summary, and where it is defined.
 
-    The kinds are "class", "function", "module" and "alias".
+    The kinds are "class", "function", "module" and "alias", which has the name it stands for.
     """
     found = {}
     for node in source(package).body:
@@ -61,9 +61,9 @@ def exported(package: str) -> dict[str, tuple[str, str, str]]:
                 body = source(node.module).body
                 for thing in (n for n in body if getattr(n, "name", None) == name):
                     kind = "class" if isinstance(thing, ast.ClassDef) else "function"
-                    found[name] = (kind, summary(thing), "")
+                    found[name] = (kind, summary(thing), node.module)
         elif isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
-            found[node.name] = ("function", summary(node), "")
+            found[node.name] = ("function", summary(node), package)
         elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Name):
             found[node.targets[0].id] = ("alias", "", node.value.id)
     return found
@@ -73,27 +73,28 @@ def reference(package: str, level: int = 1) -> str:
     """Returns the page of a package: its names in a table, then each in full."""
     path = f"keras_optkit.{package}"
     lines = [f"{'#' * level} {package}", "", summary(source(path)), "", "| | |", "|---|---|"]
-    sections = []
-    names = exported(path)
-    for name, (kind, line, other) in names.items():
+    sections, modules = [], []
+    for name, (kind, line, where) in exported(path).items():
         if kind == "module":
             inner = f"{package}.{name}"
             lines.append(f"| [`{name}`](#{inner.replace('.', '')}) | {line} |")
-            sections += ["", reference(inner, level + 1)]
+            modules += ["", reference(inner, level + 1)]
         elif kind == "alias":
-            lines.append(f"| `{name}` | [`{other}`](#{path}.{other}), by another name |")
+            lines.append(f"| `{name}` | [`{where}`](#{path}.{where}), by another name |")
         else:
             lines.append(f"| [`{name}`](#{path}.{name}) | {line} |")
-            # A module of the same name hides the function from those who only read the source.
-            same = (ROOT / path.replace(".", "/") / f"{name}.py").exists()
+            # A module of the same name hides a function from those who only read the source.
+            inside = ROOT / path.replace(".", "/") / name
+            hidden = inside.is_dir() or inside.with_suffix(".py").exists()
             sections += [
-                f'\n<a id="{path}.{name}"></a>\n' if same else "",
-                f"::: {path}.{name}.{name}" if same else f"::: {path}.{name}",
+                f'\n<a id="{path}.{name}"></a>\n' if hidden else "",
+                f"::: {where}.{name}" if hidden else f"::: {path}.{name}",
                 "    options:",
                 f"      heading_level: {level + 1}",
+                "",
+                picture(package, name, depth=1),
             ]
-            sections += ["", picture(package, name, depth=1)]
-    return "\n".join(lines + sections)
+    return "\n".join(lines + sections + modules)
 
 
 def picture(package: str, name: str, depth: int) -> str:
