@@ -1,4 +1,4 @@
-"""Smaller models: pruning, and distillation."""
+"""Smaller models: zeros, fewer channels, integers, and students of a teacher."""
 
 from keras_optkit.compression import tfmot as tfmot
 from keras_optkit.compression.channels.channel_group import ChannelGroup as ChannelGroup
