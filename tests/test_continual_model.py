@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
+from keras_optkit.callbacks import TrainingState
 from keras_optkit.continual import (
     EWC,
     MAS,
@@ -548,6 +549,55 @@ numpy.savez(at / "state.npz", *state(model), *model.buffer.data(), *model.buffer
     with np.load(tmp_path / "state.npz") as resumed:
         expected = [*state(model), *buffer.data(), *buffer.sample(3)]
         assert_same([resumed[key] for key in resumed], expected, "resumed")
+
+
+@pytest.mark.parametrize("suffix", [".weights.h5", ".keras"])
+def test_a_file_of_other_penalties_changes_nothing(tmp_path, suffix):
+    (x, y), (x_2, y_2) = tasks(2)
+    saved = learner([EWC(1.0)], keras.optimizers.Adam(0.01))
+    saved.fit(x, y, verbose=0)
+    saved.consolidate(x, y)
+    (saved.save if suffix == ".keras" else saved.save_weights)(tmp_path / f"file{suffix}")
+    for penalties in ([MAS(1.0)], [L2Anchor(1.0)], [EWC(1.0), L2Anchor(1.0)], []):
+        model = learner(penalties, keras.optimizers.Adam(0.01))  # MAS keeps as many arrays
+        model.fit(x_2, y_2, epochs=3, verbose=0)
+        model.consolidate(x_2, y_2)
+        before = state(model)
+        with pytest.raises(ValueError, match=r"was written with penalties \['EWC'\]"):
+            model.load_weights(tmp_path / f"file{suffix}")
+        assert_same(state(model), before, "nothing has changed")
+    model = learner([EWC(2.0)], keras.optimizers.Adam(0.01))
+    model.load_weights(tmp_path / f"file{suffix}")
+    assert_same(model.get_weights(), saved.get_weights(), "of the same penalties")
+
+
+class Stop(keras.callbacks.Callback):
+    """Fails after some batches, as a crash would."""
+
+    def __init__(self, after):
+        super().__init__()
+        self.after = after
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.after -= 1
+        if not self.after:
+            raise RuntimeError("stopped")
+
+
+def test_goes_on_from_the_middle_of_an_epoch(tmp_path):
+    def script(at, *callbacks):
+        model = learner([EWC(1.0)], keras.optimizers.Adam(0.01), buffer=ReplayBuffer(5, seed=2))
+        for number, (x, y) in enumerate(tasks(2, rows=12)):
+            resumes = [TrainingState(at / str(number), every=1, unit="batch")] if at else []
+            given = [*callbacks, *resumes]
+            model.fit(x, y, batch_size=4, epochs=3, callbacks=given, verbose=0)
+            model.consolidate(x, y)
+        return [*state(model), *model.buffer.data()]
+
+    expected = script(None)
+    with pytest.raises(RuntimeError, match="stopped"):
+        script(tmp_path, Stop(9 + 5))  # in the second epoch of the second task
+    assert_same(script(tmp_path), expected, "went on")
 
 
 def test_batches_are_those_of_a_replay_dataset():

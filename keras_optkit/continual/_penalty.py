@@ -61,6 +61,10 @@ class Step(NamedTuple):
 class Penalty(Configurable):
     """Base of the penalties: `strength` times `factor` times `sum F (w - a)^2`.
 
+    To write one of your own, derive from it, take its arguments in the constructor, and write
+    `consolidate`; `L2Anchor` and `MAS` are short examples. Then register it, as by
+    `keras.saving.register_keras_serializable`, so that saved models load.
+
     A penalty is a description, and its arguments are all it holds; the importances `F` and anchors
     `a` belong to the `ContinualModel`, which is given to every method as a `State`.
 

@@ -1,5 +1,6 @@
 """A model that learns one task after another."""
 
+import json
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -19,6 +20,7 @@ from keras_optkit.continual.replay_dataset import ReplayDataset
 from keras_optkit.optimizers._model_wrapper import ModelWrapper
 
 BUFFER_FILE = "replay_buffer.npz"
+KINDS_KEY = "penalties"
 
 
 @register
@@ -208,6 +210,36 @@ class ContinualModel(ModelWrapper):
         trained = self.trainable_variables
         self._memory.follow(self.optimizer, trained, gradients, before, scale)
 
+    def load_weights(self, filepath, skip_mismatch=False, **kwargs):
+        """Loads what `save_weights` wrote, all of it or nothing; the buffer is not in such files.
+
+        Raises:
+            ValueError: If it does not fit, as when it was written with other penalties.
+        """
+        variables = [*self.variables, *(self.optimizer.variables if self.optimizer else ())]
+        before = [np.array(ops.convert_to_numpy(v)) for v in variables]
+        try:
+            super().load_weights(filepath, skip_mismatch=skip_mismatch, **kwargs)
+        except BaseException:
+            for variable, value in zip(variables, before, strict=True):
+                variable.assign(value)  # Keras loads the rest before it raises
+            raise
+
+    def save_own_variables(self, store):
+        super().save_own_variables(store)
+        store[KINDS_KEY] = np.frombuffer(json.dumps(self._kinds()).encode(), "uint8")
+
+    def load_own_variables(self, store):
+        if KINDS_KEY in store.keys():  # not in files of older versions
+            kinds = json.loads(bytes(np.asarray(store[KINDS_KEY])))
+            if kinds != self._kinds():
+                raise ValueError(
+                    f"The file was written with penalties {kinds}, and this ContinualModel has "
+                    f"{self._kinds()}, which keep other things. Make it with the same, in the same "
+                    "order, or use keras.saving.load_model on a file that `save` wrote."
+                )
+        super().load_own_variables({k: store[k] for k in store.keys() if k != KINDS_KEY})
+
     def save_assets(self, dir_path):
         if self.buffer is not None:
             self._memory.settle(training=True)
@@ -243,6 +275,9 @@ class ContinualModel(ModelWrapper):
                 "The buffer keeps samples of each task: call `learner.consolidate(x, y)` with them."
                 " Received: x=None"
             )
+
+    def _kinds(self) -> list[str]:
+        return [type(penalty).__name__ for penalty in self.penalties]
 
     def _adder(self, prefix: str):
         """Returns a function that adds a weight under a name that begins so."""

@@ -44,7 +44,9 @@ class ReplayDataset(keras.utils.PyDataset):
         shuffle: Whether each epoch has another order of the new samples.
         seed: Of the random numbers, 0 or more.
         add_while_training: Whether new samples go into the buffer as they come, each once, after
-            the samples to replay have been drawn. For streams without tasks, with one epoch.
+            the samples to replay have been drawn. For streams without tasks, with one epoch, on
+            one replica. After a crash a stream must begin anew: `TrainingState` does not keep the
+            buffer, while it brings other datasets back to where they were.
         workers: Threads that fetch batches ahead, 0 for none; for data that are slow to read,
             such as a `numpy.memmap`. Keras' own do not keep batches and epochs together.
 
