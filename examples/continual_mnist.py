@@ -110,7 +110,8 @@ def make_tasks(name: str, setting: Any, train: tuple, test: tuple, count: int) -
     tasks, made = continual.permuted_tasks(*wide[0], count, seed=1, test=wide[1]), []
     for number, task in enumerate(tasks):
         first = 0 if setting == "domain" else 10 * number
-        (x, y), (x_test, y_test) = task.train, task.test
+        held_out: Any = task.test
+        (x, y), (x_test, y_test) = task.train, held_out
         made.append(
             continual.Task(
                 task.name,
