@@ -58,6 +58,11 @@ def means(batches, count):
 # The order of a step.
 
 
+class AtLeastOne(keras.constraints.Constraint):
+    def __call__(self, w):
+        return ops.maximum(w, 1.0)
+
+
 @pytest.mark.parametrize("jit", [False, True])
 def test_order_of_a_step(jit):
     optimizer = Descent(
@@ -70,9 +75,8 @@ def test_order_of_a_step(jit):
         use_ema=True,
         ema_momentum=0.5,
     )
-    at_least_one = lambda weight: ops.maximum(weight, 1.0)  # noqa: E731
     (weight,) = make_weights({"w": 2.0}, constraint=None)
-    weight.constraint = at_least_one
+    weight.constraint = AtLeastOne()
     # Unscaled, 1 and 3; accumulated, 2; transformed, 4; clipped, 3; by the rule, 6; with decay,
     # 8; at half of 0.5, from 2 to 0; constrained, 1. Then 0 and 0: from 1 to 0.75, and so on.
     batches = [[np.float32(g)] for g in (4.0, 12.0, 0.0, 0.0, -4.0, -4.0)]

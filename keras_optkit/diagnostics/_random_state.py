@@ -12,6 +12,8 @@ from keras.src.random import seed_generator
 
 from keras_optkit import _backend
 
+GLOBAL_SEED_GENERATOR = "global_seed_generator"  # a constant of Keras from 3.13 on
+
 
 def read() -> dict[str, Any]:
     """Returns the states of Python's, NumPy's, Keras' and torch's global generators."""
@@ -23,9 +25,7 @@ def read() -> dict[str, Any]:
         "backend": _backend.random_state(),
     }
     # Not `global_seed_generator()`, which would make one and draw a seed for it.
-    keras_generator = seed_generator.global_state.get_global_attribute(
-        seed_generator.GLOBAL_SEED_GENERATOR
-    )
+    keras_generator = seed_generator.global_state.get_global_attribute(GLOBAL_SEED_GENERATOR)
     if keras_generator is not None:
         state["keras"] = np.array(keras.ops.convert_to_numpy(keras_generator.state))
     torch = sys.modules.get("torch")  # its data loaders shuffle on all backends
@@ -41,7 +41,7 @@ def write(state: dict[str, Any]) -> None:
     if "keras" in state:
         seed_generator.global_seed_generator().state.assign(state["keras"])
     else:  # the first to need one makes it, with a seed of Python's random numbers
-        seed_generator.global_state.set_global_attribute(seed_generator.GLOBAL_SEED_GENERATOR, None)
+        seed_generator.global_state.set_global_attribute(GLOBAL_SEED_GENERATOR, None)
     _backend.set_random_state(state["backend"])
     torch = sys.modules.get("torch")
     if torch is not None and "torch" in state:
