@@ -14,12 +14,12 @@ out = Path("runs/fine_tune")
 out.mkdir(parents=True, exist_ok=True)
 BEFORE, EPOCHS = (4, 12) if "--quick" in sys.argv else (15, 30)
 
-# Trained on the digits 0 to 4; the new task is to tell 5 to 9 apart, from 50 images.
+# Trained on the digits 0 to 4; the new task is to tell 5 to 9 apart, from 20 images.
 x, y = load_digits(return_X_y=True)
 x = (x / 16).astype("float32").reshape(-1, 8, 8, 1)
 old, new = y < 5, y >= 5
 x_new, x_test, y_new, y_test = train_test_split(
-    x[new], y[new] - 5, train_size=50, random_state=0, stratify=y[new]
+    x[new], y[new] - 5, train_size=20, random_state=0, stratify=y[new]
 )
 
 
@@ -64,7 +64,7 @@ axes = figure.subplots()
 axes.set_prop_cycle(color=["#D55E00", "#0072B2", "#009E73"])
 for name, accuracy in results.items():
     axes.plot(range(1, EPOCHS + 1), accuracy, label=name)
-axes.set(xlabel="epoch", ylabel="test accuracy", title="Five new digits from ten images of each")
+axes.set(xlabel="epoch", ylabel="test accuracy", title="Five new digits from four images of each")
 axes.legend()
 figure.savefig(out / "accuracy.png", dpi=150)
 

@@ -56,7 +56,7 @@ axes = figure.subplots()
 axes.set_prop_cycle(color=["#D55E00", "#0072B2", "#009E73"], marker=["x", "o", "s"])
 for name, accuracies in results.items():
     axes.plot(SIZES, accuracies, label=name)
-axes.set(xlabel="batch size", ylabel="test accuracy", xscale="log", title=f"{EPOCHS} epochs each")
+axes.set(xlabel="batch size", ylabel="test accuracy", title=f"{EPOCHS} epochs each", xticks=SIZES)
 axes.legend()
 figure.savefig(out / "accuracy.png", dpi=150)
 print(f"\nplot    {out / 'accuracy.png'}")

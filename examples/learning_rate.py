@@ -43,13 +43,18 @@ found = ko.diagnostics.find_learning_rate(
 )
 print(found)
 
+rates = {
+    "half way down": found.valley,
+    "a tenth of the rate of the lowest loss": found.minimum,
+    "where it falls fastest": found.steepest,
+    "a tenth of half way down": found.valley / 10,
+}
 print(f"\nlearning rate   test accuracy after {EPOCHS} epochs")
-for factor in (0.01, 0.1, 1, 10):
-    model = network(found.suggestion * factor)
+for name, rate in rates.items():
+    model = network(rate)
     model.fit(x, y, epochs=EPOCHS, verbose=0)
     accuracy = model.evaluate(x_test, y_test, verbose=0)[1]
-    said = "   <- suggested" if factor == 1 else ""
-    print(f"{found.suggestion * factor:13.2g}   {accuracy:.1%}{said}")
+    print(f"{rate:13.2g}   {accuracy:.1%}   {name}")
 
 figure = Figure(figsize=(6.4, 4), layout="constrained")
 found.plot(figure.subplots())

@@ -38,7 +38,7 @@ def train(optimizer, callbacks=()):
     return history.history["val_accuracy"]
 
 
-guard = ko.callbacks.NaNGuard("rollback", every=10, verbose=0)
+guard = ko.callbacks.NaNGuard("rollback", every=10, lr_factor=1.0, verbose=0)
 skip = ko.optimizers.SkipNonFinite(keras.optimizers.Adam(3e-3))
 results = {
     "nothing done about it": train(keras.optimizers.Adam(3e-3)),

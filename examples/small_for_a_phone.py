@@ -55,7 +55,7 @@ for row, color in zip(report.rows, ["#D55E00", "#0072B2", "#009E73"], strict=Tru
     axes.barh(row.name, size / 1000, color=color)
     axes.text(size / 1000, row.name, f"  {row.score:.1%} correct", va="center")
 axes.set(xlabel="kB to download", title="The same digits, ever smaller")
-axes.margins(x=0.2)
+axes.margins(x=0.35)
 axes.invert_yaxis()
 figure.savefig(out / "sizes.png", dpi=150)
 print(f"\nplot    {out / 'sizes.png'}")
