@@ -45,9 +45,8 @@ runs = {
 }
 
 figure = Figure(figsize=(9.6, 3.6), layout="constrained")
-for axes, (name, (report, monitor, accuracy)) in zip(
-    figure.subplots(1, 3, sharey=True), runs.items(), strict=True
-):
+panels = figure.subplots(1, 3, sharey=True)
+for axes, (name, (report, monitor, accuracy)) in zip(panels, runs.items(), strict=True):
     print(f"\n{name}: test accuracy {accuracy:.1%}")
     for said in (*report.verdict, *(flag.message for flag in monitor.flags[:2])):
         print(f"  {said}")
@@ -57,6 +56,6 @@ for axes, (name, (report, monitor, accuracy)) in zip(
     axes.imshow(silent.T, aspect="auto", vmin=0, vmax=1, cmap="magma")
     axes.set(title=f"{name}: {accuracy:.0%}", xlabel="epoch", xticks=range(len(silent)))
     axes.set_yticks(range(len(monitor.layers)), monitor.layers)
-figure.colorbar(axes.images[0], ax=figure.axes, label="share of silent units")
+figure.colorbar(panels[0].images[0], ax=panels, label="share of silent units")
 figure.savefig(out / "silent.png", dpi=150)
 print(f"\nplot    {out / 'silent.png'}")

@@ -50,10 +50,11 @@ if keras.backend.backend() == "tensorflow":  # from JAX or torch: load the file 
 
 figure = Figure(figsize=(6.4, 3.2), layout="constrained")
 axes = figure.subplots()
-for row, color in zip(report.rows, ["#D55E00", "#0072B2", "#009E73"], strict=True):
+colors = ["#D55E00", "#0072B2", "#009E73"]
+for place, (row, color) in enumerate(zip(report.rows, colors, strict=True)):
     size = row.litert_bytes or row.gzip_bytes
     axes.barh(row.name, size / 1000, color=color)
-    axes.text(size / 1000, row.name, f"  {row.score:.1%} correct", va="center")
+    axes.text(size / 1000, place, f"  {row.score:.1%} correct", va="center")
 axes.set(xlabel="kB to download", title="The same digits, ever smaller")
 axes.margins(x=0.35)
 axes.invert_yaxis()
