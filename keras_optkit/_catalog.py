@@ -52,8 +52,8 @@ def list(kind: str | None = None, pattern: str = "*") -> builtins.list[str]:
     Example:
         >>> keras_optkit.list("optimizers", "ad*")
         ['AdaBelief', 'Adan', 'AdEMAMix', 'ADOPT']
-        >>> keras_optkit.list("penalties")
-        ['EWC', 'L2Anchor', 'MAS', 'SI']
+        >>> keras_optkit.list("schedules", "*decay")
+        ['LinearDecay', 'StepDecay', 'WarmupStableDecay']
     """
     if kind is None:
         return [*KINDS]
