@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras.src.backend.tensorflow import nn as keras_nn
 from keras.src.trainers.data_adapters.array_data_adapter import ArrayDataAdapter
 from tensorflow.python.eager import context
-from tensorflow.python.ops import stateful_random_ops
+from tensorflow.python.ops import control_flow_util, stateful_random_ops
 
 
 def dense(gradient):
@@ -77,11 +77,16 @@ def cond(predicate, effect, variables):
             effect()
     else:
 
-        def run():
+        def once(running):
             effect()
-            return tf.constant(True)
+            return tf.zeros_like(running)
 
-        tf.cond(predicate, run, lambda: tf.constant(False))
+        if _under_xla():
+            # A loop of no or one pass: XLA updates the state of a loop in place, but copies what
+            # passes through the branch of a `cond` that is not taken.
+            tf.while_loop(lambda running: running, once, [predicate])
+        else:
+            tf.cond(predicate, lambda: once(predicate), lambda: predicate)
 
 
 def update_each(jobs, elementwise=False):
@@ -272,6 +277,11 @@ def shuffle_arrays(epoch_iterator, key):
         return dataset
 
     epoch_iterator._distributed_dataset, epoch_iterator._get_iterator = dataset, get_iterator
+
+
+def _under_xla():
+    """Returns whether what is being traced will be one XLA computation."""
+    return control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
 
 
 def _operation_seeds():

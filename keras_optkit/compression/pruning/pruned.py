@@ -163,16 +163,19 @@ class Pruned(Wrapper):
         """Applies the masks, or new ones where they are due."""
         step = self.updates + 2
         due = _backend.number(ops.convert_to_tensor(self.sparsity.due(step)))
-        masks = [read(m) for m in self._masks]
-        if not self.method.trains_sparse and due is not False:
-            masks = [ops.logical_or(m, due) for m in masks]  # what is pruned may come back
-        _backend.keep(self._weights(), masks)
+
+        def keep(due):
+            masks = [read(m) for m in self._masks]
+            if not self.method.trains_sparse and due is not False:
+                masks = [ops.logical_or(m, due) for m in masks]  # what is pruned may come back
+            _backend.keep(self._weights(), masks)
 
         def choose():
             masks = self._choose(gradients, step)
             _backend.assign(self._masks, masks)
             _backend.keep(self._weights(), masks)
 
+        _backend.fused(keep, due)
         _backend.cond(due, choose, [*self._weights(), *self._masks, *self._scores])
 
     def _choose(self, gradients, step) -> list:
