@@ -75,18 +75,32 @@ def cond(predicate, effect, variables):
     elif tf.executing_eagerly():
         if predicate:
             effect()
+    elif _under_xla():
+        _loop_once(predicate, effect, variables)
     else:
 
-        def once(running):
+        def run():
             effect()
-            return tf.zeros_like(running)
+            return tf.constant(True)
 
-        if _under_xla():
-            # A loop of no or one pass: XLA updates the state of a loop in place, but copies what
-            # passes through the branch of a `cond` that is not taken.
-            tf.while_loop(lambda running: running, once, [predicate])
-        else:
-            tf.cond(predicate, lambda: once(predicate), lambda: predicate)
+        tf.cond(predicate, run, lambda: tf.constant(False))
+
+
+def _loop_once(predicate, effect, variables):
+    """A loop of no or one pass: XLA updates the state of a loop in place.
+
+    It copies what passes through the branch of a `cond` that is not taken.
+    """
+
+    def once(running):
+        effect()
+        # A select that XLA cannot see through, since it takes what stays the same out of the
+        # loop, and copies it in every step to be written later.
+        kept = [tf.where(running, read(v), tf.zeros((), v.dtype)) for v in variables]
+        assign(variables, kept)
+        return (tf.zeros_like(running),)
+
+    tf.while_loop(lambda running: running, once, [predicate])
 
 
 def update_each(jobs, elementwise=False):
