@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from keras_optkit import _demo
-from keras_optkit._demo import compression, export, statistics
+from keras_optkit._demo import compression, export, forgetting, statistics
 from keras_optkit._demo.data import Shuffled
 from keras_optkit._demo.info import EXTRAS
 
@@ -53,7 +53,7 @@ def test_the_demo(tmp_path):
     assert "equals, bit for bit, the uninterrupted one" in printed
 
     results = json.loads((out / "results.json").read_text(encoding="utf-8"))
-    compared, resumed, exported, diagnosis, compressed = results["stages"].values()
+    compared, resumed, exported, diagnosis, compressed, learned = results["stages"].values()
     assert min(compared["AdamW"]["test_accuracy"]) > 0.5
     assert min(compared["Lookahead(RAdam)"]["test_accuracy"]) > 0.5
     assert resumed["max_difference"] == 0.0
@@ -68,7 +68,9 @@ def test_the_demo(tmp_path):
     assert 1e-5 < diagnosis["suggested_learning_rate"] < 1
     assert diagnosis["largest_eigenvalue"] > abs(diagnosis["smallest_eigenvalue"])
     check_compression(compressed, printed)
-    for name in ("loss", "learning_rate", "gradient_norms", "diagnosis", "compression"):
+    check_forgetting(learned, printed)
+    pictures = ("loss", "learning_rate", "gradient_norms", "diagnosis", "compression", "forgetting")
+    for name in pictures:
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     with (out / "history.csv").open(newline="", encoding="utf-8") as file:
         assert len(list(csv.DictReader(file))) == 2 * 4
@@ -89,6 +91,16 @@ def check_compression(found, printed):
         assert int8["litert_bytes"] < 0.35 * first["litert_bytes"]
         assert both["gzip_bytes"] < 0.7 * int8["gzip_bytes"]
         assert both["nonzeros"] < 0.3 * both["parameters"]
+
+
+def check_forgetting(found, printed):
+    assert list(found) == list(forgetting.LEARNERS)
+    naive, ewc, replay, both = (np.array(row["accuracies"]) for row in found.values())
+    np.testing.assert_array_equal(naive[0], ewc[0])
+    np.testing.assert_array_equal(replay[0], both[0])
+    assert naive[0, 0] > 0.5 and naive[0, 1] < 0.5
+    assert both[1, 0] > naive[1, 0] and not np.array_equal(both[1], replay[1])
+    assert f"the network knows {naive[1, 0]:.0%} of the digits 0 to 4" in printed
 
 
 @pytest.mark.slow

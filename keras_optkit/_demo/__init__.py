@@ -9,7 +9,7 @@ import importlib.util
 import time
 from pathlib import Path
 
-from keras_optkit._demo import compression, diagnosis, export, report, resume, training
+from keras_optkit._demo import compression, diagnosis, export, forgetting, report, resume, training
 from keras_optkit._demo.data import digits
 from keras_optkit._demo.plan import QUICK, Context, Plan
 
@@ -19,6 +19,7 @@ STAGES = {
     "Export": export.export,
     "Diagnosis": diagnosis.diagnose,
     "Compression": compression.compress,
+    "Continual learning": forgetting.learn,
 }
 
 

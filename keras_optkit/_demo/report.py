@@ -34,7 +34,8 @@ def conclude(context: Context, seconds: float) -> None:
     for outcome in context.outcomes.values():
         print(f"- {outcome.conclusion}")
     names = [path.name for path in pictures]
-    files = [*names, "diagnosis.png", "compression.png", "results.json", "history.csv"]
+    names += ["diagnosis.png", "compression.png", "forgetting.png"]
+    files = [*names, "results.json", "history.csv"]
     print(f"\n{seconds:.0f} seconds. In {context.out}: {', '.join(files)}")
 
 
