@@ -238,9 +238,14 @@ def test_include_and_exclude():
         (lambda: Pruned("sgd", 0.5, compression.NofM), TypeError, r"not a class: NofM\(\)"),
         (lambda: Pruned(Pruned("sgd")), ValueError, "Use one Pruned"),
         (
-            lambda: Pruned(optimizers.Lookahead(Pruned("sgd"))),
+            lambda: Pruned(optimizers.SkipNonFinite(Pruned("sgd"))),
             ValueError,
             "Use one Pruned",
+        ),
+        (
+            lambda: optimizers.Lookahead(optimizers.SkipNonFinite(Pruned("sgd"))),
+            ValueError,
+            r"Wrap the other way round: Pruned\(Lookahead",
         ),
         (lambda: Pruned(optimizers.Averaged("sgd")), ValueError, "would not be pruned"),
     ],

@@ -1,8 +1,11 @@
 """What every part asks of a model."""
 
+import warnings
+
 import keras
 
 from keras_optkit import _check
+from keras_optkit.optimizers._model_wrapper import STEPS
 
 
 def keras_model(model, what: str, argument: str = "model") -> keras.Model:
@@ -25,3 +28,17 @@ def keras_model(model, what: str, argument: str = "model") -> keras.Model:
             f"a keras.Input, first. {_check.received(argument, model.name)}"
         )
     return model
+
+
+def warn_of_steps(model: keras.Model, what: str) -> None:
+    """Warns if a model has steps of its own, which a new model of the same graph has not."""
+    own = [name for name in STEPS if getattr(type(model), name) is not getattr(keras.Model, name)]
+    if own:
+        kind = type(model).__name__
+        warnings.warn(
+            f"{what} returns a plain keras.Model, which trains without the "
+            f"{' and '.join(f'`{name}`' for name in own)} of {kind}. Where that matters, make "
+            f"{kind}(new.inputs, new.outputs) of what is returned, or wrap it likewise, and "
+            f"compile. {_check.received('model', model.name)}",
+            stacklevel=3,
+        )

@@ -80,6 +80,9 @@ class Wrapper(Step):
         if isinstance(self.rule, Optimizer) and steps:
             self.rule._batches_per_call = steps
 
+    # Whether no wrapper outside may move the weights that `after` leaves.
+    has_last_word = False
+
     def before(self, gradients: list, variables: list) -> list:
         """Returns the gradients to hand to the inner optimizer."""
         return gradients

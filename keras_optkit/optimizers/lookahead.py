@@ -7,6 +7,7 @@ from keras import ops
 
 from keras_optkit import _backend, _check
 from keras_optkit._registry import register
+from keras_optkit.optimizers._inside import chain
 from keras_optkit.optimizers._slots import add_slot, copy, read
 from keras_optkit.optimizers._wrapper import Wrapper, WrapperKwargs
 
@@ -37,6 +38,9 @@ class Lookahead(Wrapper):
             it, `"reset"` it to 0, or `"pullback"`, interpolate it like the weights.
         **kwargs: Those of `Wrapper`.
 
+    Raises:
+        ValueError: If `inner_optimizer` prunes: slow weights would fill its zeros again.
+
     Example:
         >>> optimizer = keras_optkit.optimizers.Lookahead(keras.optimizers.AdamW(1e-3))
         >>> model.compile(optimizer=optimizer, loss="mse")
@@ -55,6 +59,14 @@ class Lookahead(Wrapper):
         **kwargs: Unpack[WrapperKwargs],
     ):
         super().__init__(inner_optimizer, **kwargs)
+        last = [o for o in chain(self.inner_optimizer) if getattr(o, "has_last_word", False)]
+        if last:
+            name = type(last[0]).__name__
+            raise ValueError(
+                f"Lookahead cannot go around {name}, since the slow weights would undo what {name} "
+                f"makes of the fast ones. Wrap the other way round: {name}(Lookahead(...)). "
+                f"{_check.received('inner_optimizer', self.inner_optimizer)}"
+            )
         self.sync_period = _check.integer("sync_period", sync_period, low=1)
         self.slow_step = _check.in_range("slow_step", slow_step, 0, 1, closed="right")
         self.inner_momentum = _check.one_of(

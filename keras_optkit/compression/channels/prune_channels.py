@@ -6,6 +6,7 @@ from typing import Any
 import keras
 
 from keras_optkit import _check
+from keras_optkit.compression._models import warn_of_steps
 from keras_optkit.compression.channels._choice import choose
 from keras_optkit.compression.channels._groups import Groups
 from keras_optkit.compression.channels._importance import Importance, scores
@@ -76,7 +77,8 @@ def prune_channels(
     Returns:
         A new model with the same inputs, names of layers and remaining weights, compiled like the
         old one if that was, with a new optimizer and metrics of the same configs; a plain one, so
-        without a `train_step` that a subclass has. With `return_plan`, that and a `ChannelPlan`.
+        without a `train_step` that a subclass has, and with a warning then. With `return_plan`,
+        that and a `ChannelPlan`.
 
     Raises:
         TypeError: If an argument is of the wrong type, or `model` is not a Keras 3 model.
@@ -140,6 +142,7 @@ def prune_channels(
             f"multiples of {round_to}. Take a larger `ratio` or a smaller `round_to`. "
             f"{_check.received('ratio', ratio)}"
         )
+    warn_of_steps(model, WHAT)
     small = Rebuild(trace, groups.mask(stay))()
     compile_like(model, small)
     if not return_plan:

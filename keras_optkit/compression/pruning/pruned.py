@@ -36,9 +36,9 @@ class Pruned(Wrapper):
     At a turn, what the last update has made of pruned weights counts too, so a weight may come
     back. A turn at step 1 looks at the weights before the first update, and acts after it.
 
-    Put it around other wrappers, which would move zeros afterwards. `SparsityLogger` shows what it
-    does, and warns of a training too short for the schedule. Unstructured zeros make a compressed
-    file smaller, not the model faster.
+    Put it around other wrappers, which would move zeros afterwards; `Lookahead` refuses to be put
+    around it. `SparsityLogger` shows what it does, and warns of a training too short for the
+    schedule. Unstructured zeros make a compressed file smaller, not the model faster.
 
     Args:
         inner_optimizer: The optimizer that moves the weights, or its name.
@@ -66,6 +66,8 @@ class Pruned(Wrapper):
         steps are those of TF-MOT's `prune_low_magnitude`, which acts at step 1 on the first
         gradient too.
     """
+
+    has_last_word = True
 
     def __init__(
         self,
