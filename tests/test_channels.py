@@ -595,6 +595,21 @@ def any_size():
     return keras.Model(inputs, layers.Conv2D(2, 1)(layers.Conv2D(16, 1)(inputs)))
 
 
+@keras.saving.register_keras_serializable("test_channels")
+class Stepped(keras.Model):
+    def train_step(self, *args):
+        return super().train_step(*args)
+
+
+def test_a_training_step_that_is_lost_is_missed():
+    net = small_net()
+    with pytest.warns(UserWarning, match="trains without the `train_step` of Stepped"):
+        small = prune(Stepped(net.inputs, net.outputs), 0.5)
+    assert type(small).__name__ == "Functional"
+    with pytest.warns(UserWarning, match="quantize_model returns a plain keras.Model"):
+        compression.quantize_model(Stepped(small.inputs, small.outputs), on_unsupported="skip")
+
+
 BAD = {
     "tf_keras": (lambda: prune(foreign(), 0.5), TypeError, "this one is of tf_keras"),
     "layer": (lambda: prune(layers.Dense(2), 0.5), TypeError, "a whole model, not one layer"),

@@ -294,7 +294,7 @@ def test_the_report_says_what_is_float_and_why():
     assert sorted(reasons) == ["attention", "head", "norm"]
     assert reasons["head"] == "excluded" and "float" in reasons["norm"]
     rows = {row.layer: row for row in report.rows}
-    assert rows["dense"].weights == "8 bits per channel"
+    assert rows["dense"].weights == "8 bits per tensor"
     assert rows["x"].output == "8 bits in [0, 1]"
     assert "attention" in str(report)
     assert rounders(quantized) == ["x_input", "dense_output"]
@@ -459,6 +459,27 @@ def test_training_beats_calibration_at_few_bits(name, bits):
     table = np.array(rows)
     print(name, bits, "bits: float, calibrated, trained", table.mean(0), table[:, 2] - table[:, 1])
     assert np.mean(table[:, 2]) > np.mean(table[:, 1])
+
+
+@pytest.mark.parametrize(
+    ("options", "head", "conv"),
+    [
+        ({}, "8 bits per tensor", "8 bits per channel"),
+        ({"weight_bits": 7}, "7 bits per channel", "7 bits per channel"),
+        ({"per_channel": True}, "8 bits per channel", "8 bits per channel"),
+        ({"per_channel": False, "weight_bits": 4}, "4 bits per tensor", "4 bits per tensor"),
+    ],
+)
+def test_which_layers_have_a_scale_for_each_channel(options, head, conv):
+    inputs = keras.Input((4, 4, 1))
+    x = layers.Flatten()(layers.Conv2D(2, 3, name="conv")(inputs))
+    x = layers.BatchNormalization()(layers.Dense(3, name="absorbing")(x))
+    model = keras.Model(inputs, layers.Dense(2, name="head")(layers.ReLU()(x)))
+    rows = {
+        row.layer: row.weights for row in quantization_report(quantize_model(model, **options)).rows
+    }
+    assert (rows["head"], rows["conv"]) == (head, conv)
+    assert rows["absorbing"].endswith("per channel")
 
 
 def test_wrapped_layers_are_what_they_say():

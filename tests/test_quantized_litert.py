@@ -149,9 +149,9 @@ def constants(path):
 
     interpreter = Interpreter(str(path))
     interpreter.allocate_tensors()
-    kernels = [d for d in interpreter.get_tensor_details() if len(d["shape"]) == 4]
-    scaled = [d for d in kernels if len(d["quantization_parameters"]["scales"]) > 1]
-    return [interpreter.get_tensor(d["index"]) for d in scaled]
+    integers = [d for d in interpreter.get_tensor_details() if d["dtype"] is np.int8]
+    kernels = [d for d in integers if d["shape"][0] > 1]  # activations are of one sample
+    return [interpreter.get_tensor(d["index"]) for d in kernels]
 
 
 def test_activations_of_few_bits_have_8_in_the_file(tmp_path):

@@ -1,7 +1,8 @@
 """The linear part of layers with weights, in the forms that LiteRT has in int8.
 
 There, Dense and one-dimensional convolutions take one range for a whole kernel, and do not absorb
-a BatchNormalization. As convolutions of two dimensions they have a range for each channel.
+a BatchNormalization. As convolutions of two dimensions they have a range for each channel. Dense
+can be had `plain`, as what it is.
 """
 
 import keras
@@ -21,7 +22,7 @@ KERNELS = {
 }
 
 
-def linear(layer, inputs, rounded, between, training=False):
+def linear(layer, inputs, rounded, between, plain=False):
     """Returns what a layer gives before its activation.
 
     Args:
@@ -30,11 +31,11 @@ def linear(layer, inputs, rounded, between, training=False):
         rounded: Function of a kernel's name and of the number of axes to put in front of the
             kernel, that returns it rounded.
         between: Function that rounds what stands between the halves of a separable convolution.
-        training: Whether a gradient will be taken: that of a matrix product is much faster.
+        plain: Whether Dense is a matrix product, whose gradient is much faster.
     """
     name = type(layer).__name__
     if name == "Dense":
-        if training:
+        if plain:
             return _biased(layer, ops.matmul(inputs, rounded("kernel", 0)))
         lift = 4 - len(inputs.shape)
         outputs = ops.conv(_lifted(inputs, lift), rounded("kernel", 2))

@@ -49,6 +49,15 @@ class Plan:
         """Returns what happens around a call."""
         return self._places[id(call.outputs[0])]
 
+    def absorbs(self, operation: keras.Operation) -> bool:
+        """Tells whether a BatchNormalization after an operation folds into it."""
+        following = (
+            self._only_consumer(call)
+            for call in self._producers.values()
+            if call.operation is operation
+        )
+        return any(call is not None and self._folds(call) for call in following)
+
     def wanted(self, tensor: keras.KerasTensor) -> bool:
         """Tells whether something that computes in int8 takes a tensor."""
         for call in self._consumers.get(id(tensor), []):

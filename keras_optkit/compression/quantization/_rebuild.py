@@ -4,7 +4,7 @@ import dataclasses
 import inspect
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import keras
 from keras import tree
@@ -27,8 +27,15 @@ class Settings:
 
     weight_bits: int
     activation_bits: int
-    per_channel: bool
+    per_channel: bool | Literal["auto"]
     preserve: str | None
+
+    def of(self, layer: keras.layers.Layer, absorbs: bool) -> dict[str, Any]:
+        """Returns those for a layer, into which a BatchNormalization may fold."""
+        per_channel = self.per_channel
+        if type(layer).__name__ == "Dense":  # whose single scale does not take that in
+            per_channel = absorbs or per_channel is True or (per_channel and self.weight_bits < 8)
+        return dataclasses.asdict(self) | {"per_channel": bool(per_channel)}
 
 
 def clone(layer: keras.layers.Layer, name: str | None = None) -> Any:
@@ -146,7 +153,7 @@ class _Rebuilding:
         name = old.name + INNER if ends else old.name
         self.copies.append((old, new))
         if kind == "weights":
-            return QuantizedLayer(new, **dataclasses.asdict(self.settings), name=name)
+            return QuantizedLayer(new, **self.settings.of(old, self.plan.absorbs(old)), name=name)
         if kind == "norm":
             return QuantizedBatchNorm(new, place.folded, name=name)
         return QuantizedRescaling(new, name=name) if kind == "rescaling" else new

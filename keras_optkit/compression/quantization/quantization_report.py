@@ -76,7 +76,7 @@ def quantization_report(model: keras.Model) -> QuantizationReport:
         >>> quantized = keras_optkit.compression.quantize_model(model)
         >>> report = keras_optkit.compression.quantization_report(quantized)
         >>> report.rows[-1].layer, report.rows[-1].weights
-        ('head', '8 bits per channel')
+        ('head', '8 bits per tensor')
         >>> report.floats
         []
     """

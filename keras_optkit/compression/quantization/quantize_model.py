@@ -1,11 +1,12 @@
 """Quantization-aware training of a model."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import keras
 
 from keras_optkit import _check
-from keras_optkit.compression._models import keras_model
+from keras_optkit.compression._models import keras_model, warn_of_steps
 from keras_optkit.compression.quantization._choice import choose
 from keras_optkit.compression.quantization._rebuild import Settings, rebuild
 
@@ -15,7 +16,7 @@ def quantize_model(
     scheme: str = "int8",
     weight_bits: int = 8,
     activation_bits: int = 8,
-    per_channel: bool = True,
+    per_channel: bool | Literal["auto"] = "auto",
     exclude: str | Sequence[str] | None = None,
     preserve: str | None = None,
     on_unsupported: str = "error",
@@ -38,7 +39,9 @@ def quantize_model(
         scheme: `"int8"`: symmetric weights, asymmetric activations, as LiteRT has them.
         weight_bits: Bits of a weight, 2 to 8.
         activation_bits: Bits of an activation, 2 to 8.
-        per_channel: Whether each output channel of a kernel has a scale of its own.
+        per_channel: Whether each output channel of a kernel has a scale of its own, which takes up
+            to 24 bytes of a file. `"auto"` has it so, but for Dense layers of 8-bit weights, which
+            lose nothing by a single scale. Before a BatchNormalization Dense has many anyway.
         exclude: Patterns for names of layers to keep float, such as `"head"` or `"block_1_.*"`;
             for a layer in a nested model, `"backbone/conv"`.
         preserve: `"zeros"` to keep zeros of pruned kernels at 0 while training; None to let them
@@ -61,8 +64,8 @@ def quantize_model(
 
     Reference:
         [Jacob et al., 2018](https://arxiv.org/abs/1712.05877), section 3. Differences to TF-MOT's
-        `quantize_model`: Dense layers have a scale for each channel too, and ranges begin with
-        the first batch.
+        `quantize_model`: Dense layers may have a scale for each channel too, and ranges begin
+        with the first batch.
     """
     keras_model(model, "quantize_model")
     _check.one_of("scheme", scheme, ("int8",))
@@ -70,8 +73,10 @@ def quantize_model(
     settings = Settings(
         weight_bits=_check.one_of("weight_bits", weight_bits, range(2, 9)),
         activation_bits=_check.one_of("activation_bits", activation_bits, range(2, 9)),
-        per_channel=_check.flag("per_channel", per_channel),
+        per_channel=_check.one_of("per_channel", per_channel, ("auto", True, False)),
         preserve=_check.one_of("preserve", preserve, (None, "zeros")),
     )
     patterns = _check.patterns("exclude", exclude)
-    return rebuild(model, choose(model, patterns, on_unsupported), settings)
+    policies = choose(model, patterns, on_unsupported)
+    warn_of_steps(model, "quantize_model")
+    return rebuild(model, policies, settings)

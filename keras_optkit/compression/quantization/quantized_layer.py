@@ -32,7 +32,8 @@ class QuantizedLayer(Wrapped):
         activation_bits: Bits of what is rounded inside: before an activation function that has a
             kernel of its own, and between the halves of a separable convolution.
         per_channel: Whether each output channel has a scale of its own. Transposed convolutions
-            have one scale anyway, since LiteRT has it so.
+            have one scale anyway, since LiteRT has it so. A Dense layer with one scale takes no
+            BatchNormalization in.
         preserve: `"zeros"` to keep weights that are 0 when `keep_zeros` is called at 0 from
             then on, whatever the optimizer does; None to let them move.
         name: Name; by default that of `layer`.
@@ -111,6 +112,8 @@ class QuantizedLayer(Wrapped):
         """Returns a kernel rounded, with `lift` axes of size 1 in front."""
         kernel = self.preserved(name)
         view = KERNELS[type(self.layer).__name__][name]
+        if not lift and not self.per_channel and type(self.layer).__name__ == "Dense":
+            view = {"whole": True}
         lifted = ops.reshape(kernel, (1,) * lift + tuple(kernel.shape))
         rounded = fake_quant_weight(lifted, self.weight_bits, self.per_channel, **view)
         return ops.cast(rounded, kernel.dtype)
@@ -119,7 +122,8 @@ class QuantizedLayer(Wrapped):
         def between(values):
             return values if self.between is None else self.between(values, training=training)
 
-        outputs = linear(self.layer, inputs, self.rounded, between, training)
+        plain = training or not (self.per_channel or len(inputs.shape) > 2)
+        outputs = linear(self.layer, inputs, self.rounded, between, plain)
         if self.before_activation is not None:
             outputs = self.before_activation(outputs, training=training)
         return outputs if self.layer.activation is None else self.layer.activation(outputs)
