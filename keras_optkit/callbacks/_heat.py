@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from keras_optkit._drawing import axes_or_current
+
 
 def heat_map(
     name: str, values: np.ndarray, layers: Sequence[str], steps: Sequence[int], axes: Any = None
@@ -13,16 +15,9 @@ def heat_map(
 
     Norms and ratios are drawn as powers of ten, shares and cosines as they are.
     """
-    try:
-        import matplotlib.pyplot as plt
-    except ImportError as error:
-        raise ImportError(
-            "`plot` needs matplotlib, which is not installed. To install it: "
-            'pip install "keras_optkit[plots]"'
-        ) from error
+    axes = axes_or_current(axes)
     if not steps:
         raise ValueError("`plot` draws measurements, and there are none yet. Train with it first.")
-    axes = plt.gca() if axes is None else axes
     logarithmic = name.endswith(("norm", "ratio"))
     if logarithmic:
         shown = np.log10(np.where(np.isfinite(values) & (values > 0), values, np.nan))

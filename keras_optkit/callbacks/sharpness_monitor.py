@@ -8,11 +8,11 @@ import keras
 import numpy as np
 
 from keras_optkit import _check
+from keras_optkit._drawing import axes_or_current
 from keras_optkit._registry import register
 from keras_optkit.callbacks._sharpness import Sharpness
 from keras_optkit.callbacks._speaking import Speaking
 from keras_optkit.callbacks._stability import stability_limit
-from keras_optkit.diagnostics._drawing import axes_or_current
 
 
 @register

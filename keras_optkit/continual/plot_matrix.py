@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from keras_optkit._drawing import axes_or_current
 from keras_optkit.continual._matrix import matrix_of, names_of
-from keras_optkit.diagnostics._drawing import axes_or_current
 
 
 def plot_matrix(R: Any, tasks: Sequence[Any] | None = None, axes: Any = None) -> Any:

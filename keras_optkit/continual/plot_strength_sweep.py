@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from keras_optkit import _check
+from keras_optkit._drawing import axes_or_current
 from keras_optkit.continual._matrix import matrix_of
-from keras_optkit.diagnostics._drawing import axes_or_current
 
 
 def plot_strength_sweep(results: Mapping[float, Any], axes: Any = None) -> Any:

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from keras_optkit._drawing import axes_or_current
 from keras_optkit.continual._matrix import matrix_of, names_of
-from keras_optkit.diagnostics._drawing import axes_or_current
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
 

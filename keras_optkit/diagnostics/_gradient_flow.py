@@ -4,8 +4,8 @@ import dataclasses
 import math
 from typing import Any
 
+from keras_optkit._drawing import axes_or_current
 from keras_optkit.diagnostics._advice import ADVICE
-from keras_optkit.diagnostics._drawing import axes_or_current
 from keras_optkit.diagnostics._table import table
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_optkit.diagnostics._drawing import axes_or_current
+from keras_optkit._drawing import axes_or_current
 
 
 @dataclasses.dataclass(repr=False, eq=False)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from keras_optkit.diagnostics._drawing import axes_or_current
+from keras_optkit._drawing import axes_or_current
 
 
 class Density(NamedTuple):

@@ -11,6 +11,7 @@ from keras.optimizers.schedules import LearningRateSchedule, PiecewiseConstantDe
 
 from keras_optkit import _check
 from keras_optkit._config import Configurable
+from keras_optkit._drawing import axes_or_current
 
 
 class Schedule(Configurable, LearningRateSchedule):
@@ -42,14 +43,7 @@ class Schedule(Configurable, LearningRateSchedule):
             axes: Matplotlib axes to draw into; by default the current ones.
         """
         steps = _check.integer("steps", steps, low=1)
-        try:
-            import matplotlib.pyplot as plt
-        except ImportError as error:
-            raise ImportError(
-                "`plot` needs matplotlib, which is not installed. To install it: "
-                'pip install "keras_optkit[plots]"'
-            ) from error
-        axes = plt.gca() if axes is None else axes
+        axes = axes_or_current(axes)
         x = np.arange(steps, dtype="int32")
         axes.plot(x, ops.convert_to_numpy(self(x)), label=type(self).__name__)
         axes.set(xlabel="step", ylabel="value")

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_optkit.diagnostics._drawing import axes_or_current
+from keras_optkit._drawing import axes_or_current
 
 COLUMNS = ("", "weights", "non-zero", "gzip", "LiteRT", "latency")
 COLORS = ("#0072B2", "#56B4E9", "#D55E00")

@@ -4,6 +4,8 @@ from keras import ops
 
 from keras_optkit import _check
 
+FORMATS = (None, "channels_last", "channels_first")
+
 
 def pair_up(name: str, value) -> tuple[tuple[str, str], ...]:
     """Returns `value`, a pair of layer names or several, as a tuple of pairs."""

@@ -9,6 +9,7 @@ from keras_optkit._registry import register
 from keras_optkit.compression.distillation._loss import Loss
 from keras_optkit.compression.distillation._norm import norm, unit
 from keras_optkit.compression.distillation._shapes import (
+    FORMATS,
     channels_last,
     pair_up,
     pooled,
@@ -58,8 +59,7 @@ class AttentionTransfer(Loss):
     ):
         self.pairs = pair_up("pairs", pairs)
         self.power = _check.in_range("power", power, low=1)
-        formats = (None, "channels_last", "channels_first")
-        self.data_format = _check.one_of("data_format", data_format, formats)
+        self.data_format = _check.one_of("data_format", data_format, FORMATS)
 
     def values(self, teacher, student, y=None, sample_weight=None, projector=None):
         t, s = self._map(teacher), self._map(student)

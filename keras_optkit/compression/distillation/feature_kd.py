@@ -8,6 +8,7 @@ from keras_optkit import _check
 from keras_optkit._registry import register
 from keras_optkit.compression.distillation._loss import Loss
 from keras_optkit.compression.distillation._shapes import (
+    FORMATS,
     channels_last,
     pair_up,
     pooled,
@@ -60,8 +61,7 @@ class FeatureKD(Loss):
     ):
         self.pairs = pair_up("pairs", pairs)
         self.projector = _check.one_of("projector", projector, ("auto", None))
-        formats = (None, "channels_last", "channels_first")
-        self.data_format = _check.one_of("data_format", data_format, formats)
+        self.data_format = _check.one_of("data_format", data_format, FORMATS)
 
     def values(self, teacher, student, y=None, sample_weight=None, projector=None):
         t = to_channels_last(teacher, self.data_format)

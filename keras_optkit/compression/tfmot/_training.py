@@ -8,19 +8,21 @@ from typing import Any
 import numpy as np
 
 from keras_optkit import _check
+from keras_optkit.compression._models import keras_model
 from keras_optkit.compression.tfmot._imports import tf_keras
 
 Fit = Callable[[Any], Any]
 
 
-def check_fit(fit: Any) -> None:
-    """Raises if `fit` is not a function."""
+def check_call(model: Any, fit: Any, what: str) -> None:
+    """Raises if `fit` is not a function, or `model` not a built model of Keras 3."""
     if not callable(fit):
         raise TypeError(
             "`fit` must be a function of a tf_keras model that compiles and trains it, such as "
             "`def fit(m): m.compile('adam', 'mse'); m.fit(x, y, epochs=3)`. "
             f"{_check.received('fit', fit)}"
         )
+    keras_model(model, what)
 
 
 def train(fit: Fit, wrapped: Any, what: str, callbacks: tuple[Any, ...] = ()) -> None:

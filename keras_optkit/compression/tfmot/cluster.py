@@ -5,11 +5,10 @@ from typing import Any
 import keras
 
 from keras_optkit import _check
-from keras_optkit.compression._models import keras_model
 from keras_optkit.compression.tfmot._imports import tfmot
 from keras_optkit.compression.tfmot._training import (
     Fit,
-    check_fit,
+    check_call,
     nothing_to_do,
     train,
     wrap,
@@ -63,8 +62,7 @@ def cluster(
     Reference:
         [Han et al., 2016](https://arxiv.org/abs/1510.00149), section 3.
     """
-    check_fit(fit)
-    keras_model(model, "tfmot.cluster")
+    check_call(model, fit, "tfmot.cluster")
     _check.integer("number_of_clusters", number_of_clusters, low=2)
     _check.flag("preserve_sparsity", preserve_sparsity)
     _check.flag("cluster_per_channel", cluster_per_channel)

@@ -7,11 +7,10 @@ import keras
 import numpy as np
 
 from keras_optkit import _check
-from keras_optkit.compression._models import keras_model
 from keras_optkit.compression.tfmot._imports import tfmot
 from keras_optkit.compression.tfmot._training import (
     Fit,
-    check_fit,
+    check_call,
     nothing_to_do,
     train,
     wrap,
@@ -63,8 +62,7 @@ def prune(model: keras.Model, fit: Fit, **tfmot_kwargs: Any) -> keras.Model:
     Reference:
         [Zhu and Gupta, 2017](https://arxiv.org/abs/1710.01878).
     """
-    check_fit(fit)
-    keras_model(model, "tfmot.prune")
+    check_call(model, fit, "tfmot.prune")
     for name in tfmot_kwargs:
         _check.one_of("argument of tfmot.prune", name, OPTIONS)
     library = tfmot().sparsity.keras

@@ -5,9 +5,8 @@ from typing import Any, NamedTuple
 import keras
 
 from keras_optkit import _check
-from keras_optkit.compression._models import keras_model
 from keras_optkit.compression.tfmot._imports import tf_keras, tfmot
-from keras_optkit.compression.tfmot._training import Fit, check_fit, train
+from keras_optkit.compression.tfmot._training import Fit, check_call, train
 from keras_optkit.compression.tfmot.to_tf_keras import to_tf_keras
 
 SCHEMES = ("8bit", "prune_preserve", "cluster_preserve", "prune_cluster_preserve")
@@ -70,8 +69,7 @@ def quantize(
     Reference:
         [Jacob et al., 2018](https://arxiv.org/abs/1712.05877).
     """
-    check_fit(fit)
-    keras_model(model, "tfmot.quantize")
+    check_call(model, fit, "tfmot.quantize")
     _check.one_of("scheme", scheme, SCHEMES)
     _check.one_of("io_dtype", io_dtype, ("float32", "int8", "uint8"))
     annotated = _annotated(to_tf_keras(model))

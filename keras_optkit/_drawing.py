@@ -1,4 +1,4 @@
-"""Where diagnoses draw."""
+"""Where pictures are drawn."""
 
 from typing import Any
 
