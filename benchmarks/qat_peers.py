@@ -107,7 +107,8 @@ def report(found: list[dict]) -> None:
                 same = other == version or version == "float"
                 cells.append("" if same else f"{middle:+.2f} ± {half:.2f}")
             if version != "float":
-                cells.append(f"{min(r['agreement'] for r in own):.2%} or more")
+                least = min(r["agreement"] for r in own)
+                cells.append("all" if least == 1 else f"{least:.2%} or more")
                 share = own[0]["bytes"] / series["TF-MOT"][0]["bytes"]
                 cells.append(f"{own[0]['bytes']:,} ({share:.3f}x)")
             print(f"| {name} | {version} | {' | '.join(cells)} |{' | |' * (version == 'float')}")
