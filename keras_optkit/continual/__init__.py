@@ -1,5 +1,6 @@
 """Learning one task after another without forgetting the earlier ones."""
 
+from keras_optkit.continual._penalty import Penalty as Penalty
 from keras_optkit.continual.agem import AGEM as AGEM
 from keras_optkit.continual.continual_model import ContinualModel as ContinualModel
 from keras_optkit.continual.der import DER as DER

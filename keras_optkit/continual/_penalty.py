@@ -61,9 +61,9 @@ class Step(NamedTuple):
 class Penalty(Configurable):
     """Base of the penalties: `strength` times `factor` times `sum F (w - a)^2`.
 
-    To write one of your own, derive from it, take its arguments in the constructor, and write
-    `consolidate`; `L2Anchor` and `MAS` are short examples. Then register it, as by
-    `keras.saving.register_keras_serializable`, so that saved models load.
+    To write one of your own, derive from it, store what the constructor takes under the same names,
+    and let `consolidate` return new values of what is kept; then register it, so that saved models
+    load.
 
     A penalty is a description, and its arguments are all it holds; the importances `F` and anchors
     `a` belong to the `ContinualModel`, which is given to every method as a `State`.
@@ -72,6 +72,20 @@ class Penalty(Configurable):
         strength: Factor of the penalty, 0 or more.
         update: How the weights feel it: `"loss"`, as part of the loss, or `"proximal"`, as an
             exact step of its own after each update.
+
+    Example:
+        >>> @keras.saving.register_keras_serializable("mine")
+        ... class ByDistance(keras_optkit.continual.Penalty):
+        ...     needs_data = False
+        ...
+        ...     def consolidate(self, state, measure, x, y):
+        ...         moved = zip(state.arrays(), state.arrays("anchor"))
+        ...         new = [1 / (1 + (weight - anchor) ** 2) for weight, anchor in moved]
+        ...         return state.new("importance", new) + state.new("anchor", state.arrays())
+        >>> learner = keras_optkit.continual.ContinualModel(model, [ByDistance(0.1)])
+        >>> learner.compile("sgd", "mse")
+        >>> learner.consolidate()
+        >>> history = learner.fit(x, y)
     """
 
     factor: ClassVar[float] = 0.5
