@@ -168,7 +168,8 @@ if BACKEND == "torch":
 
 
 def stateful():
-    return classifier(body=[layers.BatchNormalization(), layers.Dropout(0.25, seed=1)])
+    adding = layers.ActivityRegularization(l2=0.5)  # a loss, which must count once
+    return classifier(body=[layers.BatchNormalization(), layers.Dropout(0.25, seed=1), adding])
 
 
 def test_the_old_model_leaves_no_trace():
@@ -178,9 +179,10 @@ def test_the_old_model_leaves_no_trace():
         inside = stateful()
         model = learner(penalties, inside)
         for task in ((x, y), (x_2, y_2)):
-            model.fit(*task, epochs=2, batch_size=4, shuffle=False, verbose=0)
+            history = model.fit(*task, epochs=2, batch_size=4, shuffle=False, verbose=0).history
             model.consolidate(*task)
-        results.append([ops.convert_to_numpy(v) for v in inside.variables])
+        losses = [history["loss"], model.evaluate(x, y, verbose=0)]
+        results.append([*map(ops.convert_to_numpy, inside.variables), *losses])
         assert model.strip() is inside
     assert_same(*results, "statistics and seeds too", atol=1e-6)
 
@@ -302,9 +304,9 @@ def test_what_does_not_work_is_said():
     before = model.get_weights()
     for wrong, message in (
         ((x,), 'or use LwF[(]classes="all"[)]'),
-        ((x, y + 0.5), "needs labels from 0 on"),
-        ((x, y - 1), "needs labels from 0 on"),
-        ((x, y + 5), "`y` must hold numbers of outputs, of which the model has 5"),
+        ((x, y + 0.5), "needs labels that are numbers of outputs, from 0 to 4"),
+        ((x, y - 1), "needs labels that are numbers of outputs, from 0 to 4"),
+        ((x, y + 5), "needs labels that are numbers of outputs, from 0 to 4"),
     ):
         with pytest.raises(ValueError, match=message):
             model.consolidate(*wrong)

@@ -1,13 +1,30 @@
 """What `DER` keeps of outputs, a row for each place in a buffer, and one more for none."""
 
+import dataclasses
 from typing import Any
 
 import keras
 from keras import ops, tree
 
 from keras_optkit import _backend, _check
+from keras_optkit.continual._logit_replay import LogitReplay
+from keras_optkit.continual._penalty import State
 
 MEANS = ("sum_over_batch_size", "mean")
+
+
+@dataclasses.dataclass
+class Experience(State):
+    """What `DER` keeps: outputs by place in the buffer, and steps done."""
+
+    buffer: Any = None
+    compiled: Any = None  # the model with the loss
+    data: LogitReplay | None = None  # while training
+    begun: int = 0  # steps done before
+
+    @property
+    def steps(self) -> int:
+        return int(ops.convert_to_numpy(self.slots["steps"][0]))
 
 
 def written(table, places, values):

@@ -63,6 +63,11 @@ def check_logits(what: str, model: keras.Model, from_logits: bool, way: str) -> 
         )
 
 
+def infer(model: keras.Model, x):
+    """Returns the outputs of a model as in inference."""
+    return model(x, training=False) if model._call_has_training_arg else model(x)
+
+
 def as_logits(outputs, from_logits: bool = True):
     """Returns logits in float32 at least; log probabilities are logits too, but for a constant."""
     dtype = keras.backend.standardize_dtype(outputs.dtype)

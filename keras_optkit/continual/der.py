@@ -1,31 +1,14 @@
 """Dark experience replay."""
 
-import dataclasses
-from typing import Any
-
 import numpy as np
 from keras import ops
 
 from keras_optkit import _check
 from keras_optkit._registry import register
 from keras_optkit.continual._logit_replay import LogitReplay
-from keras_optkit.continual._logit_table import check_mean, written
-from keras_optkit.continual._outputs import as_logits, check_logits, count_classes
-from keras_optkit.continual._penalty import Penalty, State
-
-
-@dataclasses.dataclass
-class Experience(State):
-    """What `DER` keeps: outputs by place in the buffer, and steps done."""
-
-    buffer: Any = None
-    compiled: Any = None  # the model with the loss
-    data: LogitReplay | None = None  # while training
-    begun: int = 0  # steps done before
-
-    @property
-    def steps(self) -> int:
-        return int(ops.convert_to_numpy(self.slots["steps"][0]))
+from keras_optkit.continual._logit_table import Experience, check_mean, written
+from keras_optkit.continual._outputs import as_logits, check_logits, count_classes, infer
+from keras_optkit.continual._penalty import Penalty
 
 
 @register
@@ -155,7 +138,7 @@ class DER(Penalty):
         late = data.untrained(state.steps - state.begun)
         if len(late):
             x, *_ = state.buffer._pair(late)
-            held[late] = ops.convert_to_numpy(as_logits(state.model(x, training=False)))
+            held[late] = ops.convert_to_numpy(as_logits(infer(state.model, x)))
 
     def loss(self, state, step):
         kept = step.remembered

@@ -1,7 +1,7 @@
 """Learning without forgetting."""
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -10,7 +10,13 @@ from keras import ops
 from keras_optkit import _backend, _check
 from keras_optkit._registry import register
 from keras_optkit.continual._labels import labels_of
-from keras_optkit.continual._outputs import as_logits, check_logits, count_classes, weighted_mean
+from keras_optkit.continual._outputs import (
+    as_logits,
+    check_logits,
+    count_classes,
+    infer,
+    weighted_mean,
+)
 from keras_optkit.continual._penalty import Penalty, State
 from keras_optkit.continual.masked_logits import lowest
 
@@ -133,21 +139,19 @@ class LwF(Penalty):
         if self.classes == "all":
             seen[:] = 1
         else:
-            seen[self._labels(y, len(seen))] = 1
+            seen[_seen(y, len(seen))] = 1
         active = state.slots["active"][0]
         return [*_copies(state), (state.slots["seen"][0], seen), (active, np.float32(1))]
 
     def _old(self, state, x):
         """Returns the outputs of the model with the weights of the last `consolidate`."""
-        model = state.model
         mapping = [
             (v, ops.convert_to_tensor(old))
             for v, old in zip(state.variables, state.slots["old"], strict=True)
         ]
         # What layers assign in here is dropped, and so are the losses that they add.
         with _backend.no_gradient(), keras.StatelessScope(mapping):
-            outputs = model(x, training=False) if model._call_has_training_arg else model(x)
-        return ops.stop_gradient(outputs)
+            return ops.stop_gradient(infer(state.model, x))
 
     def _distillation(self, now, old, seen, head):
         """Returns the cross-entropy for each sample, 0 if no class of the head was seen."""
@@ -158,25 +162,6 @@ class LwF(Penalty):
         entropy = -ops.sum(ops.softmax(old) * ops.log_softmax(now), axis=-1)
         return entropy * ops.cast(ops.any(seen), entropy.dtype)
 
-    def _labels(self, y, count: int) -> np.ndarray:
-        if y is None:
-            raise ValueError(
-                "LwF distils over the classes that were seen, and reads them off the targets: call "
-                '`learner.consolidate(x, y)`, or use LwF(classes="all"). Received: y=None'
-            )
-        labels = np.unique(labels_of(y, "LwF"))
-        if not np.array_equal(labels, labels.astype("int64")) or not (labels >= 0).all():
-            raise ValueError(
-                'LwF needs labels from 0 on, or one-hot rows; LwF(classes="all") needs none. '
-                f"Received: y with {labels[:8]}"
-            )
-        if labels.max(initial=0) >= count:
-            raise ValueError(
-                f"`y` must hold numbers of outputs, of which the model has {count}. "
-                f"Received: y with {labels.max()}"
-            )
-        return labels.astype("int64")
-
 
 def _copies(state: State) -> list[tuple]:
     """Returns pairs of the copies and what to assign: the weights as they are."""
@@ -184,3 +169,20 @@ def _copies(state: State) -> list[tuple]:
         (old, np.array(ops.convert_to_numpy(v)))
         for old, v in zip(state.slots["old"], state.variables, strict=True)
     ]
+
+
+def _seen(y: Any, count: int) -> np.ndarray:
+    """Returns the labels in `y`, as numbers of outputs."""
+    if y is None:
+        raise ValueError(
+            "LwF distils over the classes that were seen, and reads them off the targets: call "
+            '`learner.consolidate(x, y)`, or use LwF(classes="all"). Received: y=None'
+        )
+    labels = np.unique(labels_of(y, "LwF"))
+    whole = labels.astype("int64")
+    if not np.array_equal(labels, whole) or not ((labels >= 0) & (labels < count)).all():
+        raise ValueError(
+            f"LwF needs labels that are numbers of outputs, from 0 to {count - 1}, or one-hot "
+            f'rows; LwF(classes="all") needs none. Received: y with {labels[:8]}'
+        )
+    return whole
