@@ -378,6 +378,7 @@ def test_tasks_compile_nothing_anew(replays):
         [EWC(1.0), SI(1.0), MAS(1.0, update="proximal"), L2Anchor(1.0)],
         None,
         keras.Sequential(body),
+        ReplayBuffer(replays) if replays else None,
     )
     counts = []
     for i, (x, y) in enumerate(tasks(5)):
