@@ -1,0 +1,1 @@
+"""How well tasks are kept, beside Avalanche: the parts of `continual.py`."""
