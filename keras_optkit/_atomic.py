@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +28,13 @@ def replacing(path: Path, suffix: str) -> Iterator[Path]:
         aside.unlink(missing_ok=True)
     if os.name == "posix":  # elsewhere a directory cannot be opened
         _sync(path.parent, os.O_RDONLY)
+
+
+@contextlib.contextmanager
+def nowhere(path: Path, suffix: str) -> Iterator[Path]:
+    """Gives a path to write to, as `replacing` does, and forgets what is written there."""
+    with tempfile.TemporaryDirectory() as directory:
+        yield Path(directory) / f"{path.name}{suffix}"
 
 
 def _sync(path: Path, flags: int) -> None:

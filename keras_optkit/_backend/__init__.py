@@ -43,6 +43,10 @@ Each module here offers the same functions:
 - `number(tensor)`: a scalar tensor as a Python number where steps run eagerly, else the tensor.
 - `numbers(vector)`: its entries, each as `number` would return it, fetched together.
 - `no_gradient()`: a context in which nothing is recorded for differentiation.
+- `processes(model)`: the number of this process, from 0, among those that train `model` together,
+  and how many these are.
+- `gather(array, model)`: the flat int32 arrays of one length that all these processes give at the
+  same time, stacked in their order.
 - `train_step(model, ...)`: the training step of a `ModelWrapper`: that of Keras, but for the
   model's `split_batch`, `change_gradients` and `after_update`.
 """
@@ -72,6 +76,7 @@ behind: Callable[..., Any] = _framework.behind
 cond: Callable[..., Any] = _framework.cond
 dense: Callable[..., Any] = _framework.dense
 fused: Callable[..., Any] = _framework.fused
+gather: Callable[..., Any] = _framework.gather
 hessian_product: Callable[..., Any] = _framework.hessian_product
 keep: Callable[..., Any] = _framework.keep
 known: Callable[..., Any] = _framework.known
@@ -79,6 +84,7 @@ no_gradient: Callable[..., Any] = _framework.no_gradient
 number: Callable[..., Any] = _framework.number
 numbers: Callable[..., Any] = _framework.numbers
 per_sample_sum: Callable[..., Any] = _framework.per_sample_sum
+processes: Callable[..., Any] = _framework.processes
 random_state: Callable[..., Any] = _framework.random_state
 read: Callable[..., Any] = _framework.read
 replica_count: Callable[..., Any] = _framework.replica_count

@@ -7,6 +7,7 @@ import jax
 import jax.core
 import keras
 import numpy as np
+from jax.experimental import multihost_utils
 from keras import ops
 from keras.src.backend.common.stateless_scope import get_stateless_scope
 
@@ -29,6 +30,20 @@ def sum_over_replicas(gradients):
 
 def replica_count():
     return 1
+
+
+def processes(model):
+    layouts = (getattr(v, "_layout", None) for v in model.variables)
+    layout = next((found for found in layouts if found is not None), None)
+    if layout is None:
+        return 0, 1
+    devices = getattr(layout, "backend_layout", layout).device_set
+    numbers = sorted({device.process_index for device in devices})
+    return numbers.index(jax.process_index()), len(numbers)
+
+
+def gather(array, model):
+    return multihost_utils.process_allgather(array)
 
 
 def assign(variables, values):

@@ -36,6 +36,34 @@ def replica_count():
     return tf.distribute.get_strategy().num_replicas_in_sync if _replica_context() else 1
 
 
+def processes(model):
+    strategy = model.distribute_strategy
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return 0, 1
+    inside = strategy.extended
+    return (
+        (inside._id_in_cluster, inside._num_workers) if inside._in_multi_worker_mode() else (0, 1)
+    )
+
+
+def gather(array, model):
+    rows = _gatherer(model.distribute_strategy)(tf.constant(array[None]))
+    return rows.numpy()[:: model.distribute_strategy.num_replicas_in_sync // processes(model)[1]]
+
+
+@functools.cache
+def _gatherer(strategy):
+    def in_replica(row):
+        row = tf.identity(row)  # on a device of this replica
+        return tf.distribute.get_replica_context().all_gather(row, axis=0)
+
+    @tf.function(input_signature=[tf.TensorSpec([1, None], "int32")], autograph=False)
+    def everywhere(row):
+        return strategy.experimental_local_results(strategy.run(in_replica, args=(row,)))[0]
+
+    return everywhere
+
+
 def assign(variables, values):
     context = _replica_context()
     if context is None:

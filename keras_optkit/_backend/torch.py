@@ -5,6 +5,7 @@ import functools
 import keras
 import torch
 from keras.src.backend.torch.core import get_device
+from torch import distributed
 from torch.backends import cudnn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -29,6 +30,19 @@ def sum_over_replicas(gradients):
 
 def replica_count():
     return 1
+
+
+def processes(model):
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return 0, 1
+    return distributed.get_rank(), distributed.get_world_size()
+
+
+def gather(array, model):
+    row = torch.tensor(array, device=get_device())
+    rows = [torch.empty_like(row) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(rows, row)
+    return torch.stack(rows).cpu().numpy()
 
 
 def assign(variables, values):

@@ -57,19 +57,19 @@ def check(model: keras.Model, saved: dict[str, Any], path: Path, metrics: bool) 
         )
 
 
-def write(model: keras.Model, directory: Path) -> dict[str, list[np.ndarray]]:
-    """Saves into `directory`; returns what Keras leaves out: metrics and states of Dropout."""
+def written(model: keras.Model) -> tuple[memoryview, dict[str, list[np.ndarray]]]:
+    """Returns the file of weights, and what Keras leaves out: metrics and states of Dropout."""
     # What `model.save_weights` does, but in memory: HDF5 crashes the process on a full disk.
     file = io.BytesIO()
     store = saving_lib.H5IOStore(file, mode="w")
     saving_lib._save_state(model, store, None, inner_path="", visited_saveables=set())
     store.close()
-    (directory / WEIGHTS).write_bytes(file.getbuffer())
-    return {"seeds": _values(_seeds(model)), "metrics": _values(_metrics(model))}
+    others = {"seeds": _values(_seeds(model)), "metrics": _values(_metrics(model))}
+    return file.getbuffer(), others
 
 
 def read(model: keras.Model, directory: Path, others: dict[str, list[np.ndarray]]) -> None:
-    """Sets what `write` has saved."""
+    """Sets what `written` has given, the file being in `directory`."""
     model.load_weights(directory / WEIGHTS)
     for variables, values in ((_seeds(model), "seeds"), (_metrics(model), "metrics")):
         for variable, value in zip(variables, others[values], strict=False):

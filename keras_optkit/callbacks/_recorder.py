@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from keras_optkit import _check
+from keras_optkit import _check, _processes
 from keras_optkit.callbacks._base import Callback
 from keras_optkit.callbacks._heat import heat_map
 from keras_optkit.callbacks._records import Records
@@ -96,6 +96,12 @@ class Recorder(Callback):
 
     def _begin(self) -> None:
         """Prepares for a `fit`."""
+        self._sinks, self._begun = (), False
+        self._since = len(self.steps)
+        self._epochs: list[dict[str, float]] = []
+        self._leads = _processes.leads(self._model)
+        if not self._leads:
+            return
         sinks: list[Sink] = [Csv(self.csv, self.columns)] if self.csv else []
         if self.tensorboard:
             more = self._suffix, *self._histogram
@@ -103,9 +109,6 @@ class Recorder(Callback):
         if self.sink is not None:
             sinks.append(Call(self.sink, self.columns))
         self._sinks = sinks
-        self._begun = False
-        self._since = len(self.steps)
-        self._epochs: list[dict[str, float]] = []
 
     def _record(self, step: int, layers: list[str], values: np.ndarray, counts=None) -> None:
         if not self._begun:
@@ -116,7 +119,8 @@ class Recorder(Callback):
                 for sink in self._sinks:
                     sink.restart()
         self._records.add(step, values, counts)
-        for message in messages(self._watch.check(step, layers, values)):
+        flags = self._watch.check(step, layers, values)
+        for message in messages(flags if self._leads else ()):
             warnings.warn(f"{type(self).__name__}: {message}", stacklevel=2)
         for sink in self._sinks:
             sink.write(step, layers, values, counts)

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
-from keras_optkit import _check
+from keras_optkit import _check, _processes
 from keras_optkit.callbacks import _callback_states, _fit, _model_state, _saved
 from keras_optkit.callbacks._checkpoints import FINISHED, Checkpoints
 from keras_optkit.callbacks._position import Position, batch_spec
@@ -32,20 +33,36 @@ class Run:
         self.path: Path | None = None  # of the checkpoint to go on from, and what it says
         self.saved: dict[str, Any] = {}
         self._owner, self._keep = owner, keep
+        self._leads = _processes.leads(self.model)
         self._checkpoints = Checkpoints(Path(directory))
         self._callbacks = self._selected(callbacks)
 
     def open(self, epochs: int | None) -> None:
         """Finds the checkpoint to go on from; callbacks whose hooks are to come get states."""
+        failure = None
         try:
-            self._checkpoints.open()
+            if self._leads:
+                self._checkpoints.open()
+                self._choose(epochs)
         except OSError as error:
-            directory = str(self._checkpoints.directory)
+            failure = error
+        directory = str(self._checkpoints.directory)
+        if not _processes.all_of(self.model, failure is None):
             raise ValueError(
-                f"`directory` must be one that TrainingState can write to: {error}. "
+                f"`directory` must be one that TrainingState can write to: "
+                f"{failure or 'the first process cannot'}. "
                 f"{_check.received('directory', directory)}"
-            ) from error
-        self._choose(epochs)
+            ) from failure
+        if not self._leads:  # what is damaged is set aside by now
+            self._choose(epochs)
+        name = "" if self.path is None else self.path.name
+        names = _processes.gathered(self.model, name.encode())
+        if len({*names}) > 1:
+            raise ValueError(
+                "`directory` must be one and the same for all processes. They found "
+                f"{', '.join(one.decode() or 'none' for one in names)} in it. "
+                f"{_check.received('directory', directory)}"
+            )
         if self.path is not None:
             batch = None if self.fit is None else batch_spec(self.fit.epoch_iterator)
             _model_state.build(self.model, batch)
@@ -72,8 +89,29 @@ class Run:
                 "`fit` can go on. Received: a loop without `fit`"
             )
         self.restore()
-        if self.position is not None and self.saved["position"] is not None:
-            self.position.resume(self.saved["position"], batch)
+        positions = self._positions()
+        if self.position is None or positions[0] is None:
+            return
+        place, count = _processes.place(self.model)
+        if len(positions) == count:
+            self.position.resume(positions[place], batch)
+        elif batch:
+            raise ValueError(
+                f"The checkpoint {path} was written in the middle of an epoch by {len(positions)} "
+                f"processes, each with its share of the data, and now there are {count}. Go on "
+                "with as many, to the end of the epoch at least."
+            )
+        else:
+            warnings.warn(
+                f"The checkpoint {path} was written by {len(positions)} processes, and now there "
+                f"are {count}: training goes on with the same weights, but with other batches.",
+                stacklevel=2,
+            )
+
+    def _positions(self) -> list[Any]:
+        """Returns the position of each process in its data, or None where it had none."""
+        others = self.saved.get("positions", [])
+        return [self.saved["position"], *(_saved.from_bytes(data.tobytes()) for data in others)]
 
     def restore(self) -> None:
         """Sets model and callbacks to what the checkpoint has."""
@@ -86,6 +124,8 @@ class Run:
         if self.fit is not None:
             self.fit.callbacks._flush_futures()  # hooks that run in other threads
         model = self._owner.model  # JAX: brings the variables up to date
+        position = None if self.position is None else self.position.state()
+        _, *others = _processes.gathered(model, _saved.to_bytes(position))
         state = {
             "epoch": epoch,
             "batch": batch,
@@ -93,23 +133,32 @@ class Run:
             "finished": finished,
             "model": _model_state.describe(model),
             "callbacks": _callback_states.read(self._callbacks),
-            "position": None if self.position is None else self.position.state(),
+            "position": position,
+            "positions": [np.frombuffer(data, "uint8") for data in others],
         }
+        # All processes do, since reading some variables takes all of them.
+        weights, state["others"] = _model_state.written(model)
 
         def fill(directory: Path) -> None:
-            others = _model_state.write(model, directory)
-            _saved.write(directory, state | {"others": others})
+            (directory / _model_state.WEIGHTS).write_bytes(weights)
+            _saved.write(directory, state)
 
+        failure = None
         try:
-            self._checkpoints.write(fill, finished)
+            if self._leads:
+                self._checkpoints.write(fill, finished)
         except OSError as error:
-            warnings.warn(
-                f"TrainingState could not write a checkpoint: {error}. Training goes on; after a "
-                "crash it would begin at an older one.",
-                stacklevel=2,
-            )
+            failure = error
+        if not _processes.all_of(model, failure is None):
+            if self._leads:
+                warnings.warn(
+                    f"TrainingState could not write a checkpoint: {failure}. Training goes on; "
+                    "after a crash it would begin at an older one.",
+                    stacklevel=2,
+                )
             return False
-        self._checkpoints.prune(self._keep)
+        if self._leads:
+            self._checkpoints.prune(self._keep)
         return True
 
     def _choose(self, epochs: int | None) -> None:

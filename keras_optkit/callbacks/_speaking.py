@@ -1,5 +1,6 @@
 """Callbacks that print."""
 
+from keras_optkit import _processes
 from keras_optkit.callbacks._base import Callback
 
 
@@ -30,4 +31,5 @@ class Speaking(Callback):
     def _print(self) -> None:
         lines, self._lines = self._lines, ()
         for line in lines:
-            print(line, flush=True)
+            if _processes.leads(self._model):
+                print(line, flush=True)

@@ -2,6 +2,7 @@
 
 from typing import Any, Literal
 
+from keras_optkit import _processes
 from keras_optkit.callbacks._clock import Clock
 from keras_optkit.callbacks._metric import Average
 from keras_optkit.callbacks._monitored import Monitored
@@ -73,6 +74,7 @@ class Stopping(Monitored):
 
     def on_train_begin(self, logs=None):
         super().on_train_begin(logs)
+        self._together = _processes.place(self._model)[1] > 1
         if self.restore == "all" and getattr(self.model, "optimizer", None) is None:
             raise ValueError(
                 'restore="all" restores `model.optimizer`, and there is none. Call '
@@ -98,13 +100,17 @@ class Stopping(Monitored):
         self._steps = self._before + self._batches
         if self._looks_at_batches and self._batches - self._window[0] >= self.every:
             self._look_at_batches(logs)
-        if self.max_seconds is not None or self.unit == "second":
+        if self._looks_at_the_clock:
+            if self._together:
+                return  # not at the same batch in all of them
             self._clock.tick()
         self._check_patience()
         self._check_time()
 
     def on_epoch_end(self, epoch, logs=None):
         self._clock.tick()
+        if self._together and self._looks_at_the_clock:
+            self._clock.seconds = _processes.of_the_first(self._model, self._clock.seconds)
         value = self._look(epoch, logs, self.monitor)
         if self._looks_at_batches:
             if not self._window[0]:
@@ -134,6 +140,7 @@ class Stopping(Monitored):
         nothing |= {"since": None, "errors": {}, "best_weights": None}
         self.load_state(nothing)
         self._epoch, self._batches, self._before, self._window = 0, 0, 0, (0, 0.0)
+        self._together = False
 
     def _go_on(self) -> None:
         if self.reason is not None:
@@ -142,6 +149,10 @@ class Stopping(Monitored):
     @property
     def _looks_at_batches(self) -> bool:
         return self.unit == "step" and not self.monitor.startswith("val_")
+
+    @property
+    def _looks_at_the_clock(self) -> bool:
+        return self.max_seconds is not None or self.unit == "second"
 
     def _now(self) -> float:
         """Returns the time in units."""

@@ -27,7 +27,8 @@ class EarlyStopping(Stopping):
 
     The best weights are restored when `fit` ends, for whatever reason but an exception. With an
     averaging optimizer they are what the model held when the metric was the best: put
-    `SwapAveragedWeights` first, and they are the averages that were validated. A `fit` from
+    `SwapAveragedWeights` first, and they are the averages that were validated. Several processes
+    go by the clock of the first, and look at it at the ends of epochs only. A `fit` from
     epoch 0 begins anew; one with an `initial_epoch`, or after `load_state`, goes on, and after a
     stop with new patience.
 

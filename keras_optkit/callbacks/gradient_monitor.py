@@ -36,7 +36,8 @@ class GradientMonitor(GradientRecorder):
     The History gets the means per epoch, as `gradient_norm` over all layers and, when `fit` ends,
     `gradient_norm/layer`, `weight_norm/layer` and so on; NaN if an epoch had no measurement. A
     `fit` that goes on where this callback stopped adds to its data; another model, or a step that
-    was there before, begins anew.
+    was there before, begins anew. Of several processes that train one model, all measure the
+    gradients of the whole batch; the first writes files, warns and calls `sink`.
 
     Args:
         every: Updates from one measurement to the next, 1 or more. The first update of a model

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_optkit import _check
+from keras_optkit import _check, _processes
 from keras_optkit._registry import register
 from keras_optkit.callbacks._base import Callback
 from keras_optkit.callbacks._learning_rates import Rates
@@ -127,7 +127,7 @@ class LearningRateLogger(Callback):
     def _write(self) -> None:
         """Adds the new rows to the table."""
         new = slice(self._written, None)
-        if self.csv is None or not self.steps[new]:
+        if self.csv is None or not self.steps[new] or not _processes.leads(self._model):
             return
         path = Path(self.csv)
         if self._written == 0 or not path.exists():

@@ -6,8 +6,8 @@ import warnings
 from pathlib import Path
 from typing import Any, Literal
 
-from keras_optkit import _check
-from keras_optkit._atomic import replacing
+from keras_optkit import _check, _processes
+from keras_optkit._atomic import nowhere, replacing
 from keras_optkit._registry import register
 from keras_optkit.callbacks._metric import refuse
 from keras_optkit.callbacks._monitored import Monitored
@@ -29,6 +29,8 @@ class ModelCheckpoint(Monitored):
     over. With an averaging optimizer put `SwapAveragedWeights` first: then validation sees, and
     the file holds, the averages; without it, both have the training weights, and the averages
     are in the optimizer's state.
+
+    Of several processes that train one model, the first writes the files.
 
     A `fit` from epoch 0 begins anew, and leaves earlier files alone unless the names are the
     same; one with an `initial_epoch`, or after `load_state`, goes on. If writing fails, a warning
@@ -127,18 +129,23 @@ class ModelCheckpoint(Monitored):
             self._keep(value, epoch, path)
 
     def _keep(self, value: float, epoch: int, path: str) -> None:
+        leads, failure = _processes.leads(self._model), None
         try:
-            with replacing(Path(path), SUFFIXES[self.save]) as aside:
+            with (replacing if leads else nowhere)(Path(path), SUFFIXES[self.save]) as aside:
+                # All processes do, since reading some variables takes all of them.
                 if self.save == "model":
                     self.model.save(aside)
                 else:
                     self.model.save_weights(aside)
         except OSError as error:
+            failure = error
+        if not _processes.all_of(self._model, failure is None):
+            failure = failure or OSError("Another process could not write.")
             if not self._wrote:
-                raise
+                raise failure
             warnings.warn(
                 f"ModelCheckpoint could not write {path!r} after epoch {epoch + 1}; the files "
-                f"before it are as they were. {error}",
+                f"before it are as they were. {failure}",
                 stacklevel=2,
             )
             return
@@ -146,7 +153,7 @@ class ModelCheckpoint(Monitored):
         entries = [entry for entry in self.kept if entry[2] != path] + [(value, epoch, path)]
         entries.sort(key=lambda entry: self._rank(entry[0]))
         self.kept, dropped = entries[: self.keep], entries[self.keep :] if self.keep else []
-        for _, _, old in dropped:
+        for _, _, old in dropped if leads else ():
             Path(old).unlink(missing_ok=True)
         if self.verbose:
             self.say(f"Epoch {epoch + 1}: {self.monitor} {value:.6g} saved to {path}")

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_optkit import _check
+from keras_optkit import _check, _processes
 from keras_optkit._registry import register
 from keras_optkit.callbacks import _members
 from keras_optkit.callbacks._base import Callback
@@ -123,7 +123,7 @@ class SnapshotEnsemble(Callback):
                 stacklevel=2,
             )
             return
-        if self.directory is not None:
+        if self.directory is not None and _processes.leads(self._model):
             _members.write(self.directory, epoch + 1, member)
         self.members = [*self.members, member][-(self.keep or 0) :]
         self.epochs = [*self.epochs, epoch + 1][-(self.keep or 0) :]

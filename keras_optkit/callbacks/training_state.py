@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import keras
 
-from keras_optkit import _check
+from keras_optkit import _check, _processes
 from keras_optkit._registry import register
 from keras_optkit.callbacks import _fit
 from keras_optkit.callbacks._base import Callback
@@ -36,6 +36,10 @@ class TrainingState(Callback):
     `keras.utils.PyDataset` only the hooks `on_epoch_begin` and `on_epoch_end`, or
     `load_state(state)` if it has that and `state()`. They must give the same batches in each
     process: seed a pipeline's shuffles and a generator's random numbers; arrays need no seed.
+
+    Of several processes that train one model, on JAX or under a `tf.distribute` strategy, the first
+    writes, and all read: `directory` must be the same for all. Each goes on in its own share of
+    the data. Callbacks get the states of those of the first.
 
     Callbacks keep what they know through `state` and `load_state`, or `get_state` and
     `set_state`; Keras' own are known. It is called after all others, wherever it stands in the
@@ -168,8 +172,10 @@ class TrainingState(Callback):
     def _due(self, batches: int) -> bool:
         if isinstance(self.every, str):
             return False
-        waited = batches if self.unit == "batch" else time.monotonic() - self._clock
-        return waited >= self.every
+        if self.unit == "batch":
+            return batches >= self.every
+        waited = time.monotonic() - self._clock
+        return _processes.of_the_first(self._model, waited) >= self.every
 
     def _save(self, epoch: int | None, batch: int, finished: bool = False) -> None:
         assert self._run is not None and epoch is not None

@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from keras_optkit import _check, _match
+from keras_optkit import _check, _match, _processes
 from keras_optkit._registry import register
 from keras_optkit.callbacks._base import Callback
 from keras_optkit.callbacks._stages import Stage, as_stages, patterns_of, start_of
@@ -82,7 +82,7 @@ class Unfreeze(Callback):
                     if epoch == start:
                         started.append(_match.path(variable))
             rule.set_paces(paces)
-        if started and self.verbose:
+        if started and self.verbose and _processes.leads(self._model):
             print(f"Epoch {epoch + 1}: now training {', '.join(started)}")
 
     def _prepare(self) -> None:

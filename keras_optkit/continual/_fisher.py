@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops, tree
 
+from keras_optkit import _processes
 from keras_optkit.continual._likelihoods import likelihood
 from keras_optkit.continual._per_sample import PerSample
 from keras_optkit.optimizers._objective import _as_loss
@@ -35,8 +36,10 @@ class Fisher:
         self, x: Any, y: Any, n_samples: int | None, batch_size: int, seed: int, verbose: int
     ) -> list[np.ndarray]:
         """Returns one float64 array for each trainable variable."""
-        x, y = chosen(as_arrays(x), as_arrays(y), n_samples, seed)
-        count, rng = len(tree.flatten(x)[0]), np.random.default_rng([seed, 1])
+        place, processes = _processes.place(self.model)
+        seeds = [seed, place] if place else [seed]  # of each process other random numbers
+        x, y = chosen(as_arrays(x), as_arrays(y), n_samples, seeds, processes)
+        count, rng = len(tree.flatten(x)[0]), np.random.default_rng([seed, 1, *seeds[1:]])
         if self._gradients is None:
             # The first time it makes outputs only, to count their entries and build the loss.
             self._gradients = PerSample(self.model, self._scalar, ops.square)
@@ -58,7 +61,8 @@ class Fisher:
             else:
                 arrays["noise"] = self._known.noise(shape, count, rng)
         bar = keras.utils.Progbar(count, unit_name="sample")
-        result = gradients.mean(x, arrays, batch_size, bar.update if verbose else lambda done: None)
+        told = bar.update if verbose and not place else lambda done: None
+        result = gradients.mean(x, arrays, batch_size, told)
         if not all(np.isfinite(array).all() for array in result):
             raise ValueError(
                 "The gradients of every sample must be finite; look at the data, and for `sqrt`, "
@@ -98,12 +102,15 @@ def as_arrays(data: Any) -> Any:
     return None if data is None else tree.map_structure(_array, data)
 
 
-def chosen(x: Any, y: Any, n_samples: int | None, seed: int) -> tuple[Any, Any]:
-    """Returns `n_samples` of the rows, or all if there are no more, in their order."""
+def chosen(
+    x: Any, y: Any, n_samples: int | None, seeds: list[int], processes: int
+) -> tuple[Any, Any]:
+    """Returns rows, in their order: `n_samples` from all processes, or all if there are no more."""
     count = len(tree.flatten(x)[0])
-    if n_samples is None or n_samples >= count:
+    n_samples = count if n_samples is None else max(1, n_samples // processes)
+    if n_samples >= count:
         return x, y
-    rows = np.sort(np.random.default_rng(seed).choice(count, n_samples, replace=False))
+    rows = np.sort(np.random.default_rng(seeds).choice(count, n_samples, replace=False))
     x = tree.map_structure(lambda leaf: leaf[rows], x)
     return x, None if y is None else tree.map_structure(lambda leaf: leaf[rows], y)
 

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops, tree
 
-from keras_optkit import _backend
+from keras_optkit import _backend, _processes
 from keras_optkit.optimizers._precision import HALF, full_precision
 
 ROOM = 2**25  # entries of gradients held at once, where samples are differentiated together
@@ -47,6 +47,8 @@ class PerSample:
     ) -> list[np.ndarray]:
         """Returns the mean of the measure for each trainable variable, in float64.
 
+        Processes that train the model together each give samples, and get the mean over all.
+
         Args:
             x: Inputs, as an array or a list or dict of arrays.
             arrays: More arrays of the same number of rows.
@@ -74,7 +76,8 @@ class PerSample:
             for total, one in zip(totals, sums, strict=True):
                 total += ops.convert_to_numpy(one)
             told(min(start + size, count))
-        return [total / count for total in totals]
+        everyone = _processes.total(self.model, np.array(float(count)))
+        return [_processes.total(self.model, total) / everyone for total in totals]
 
     def outputs(self, x: Any):
         """Returns the outputs for the first sample."""

@@ -47,6 +47,9 @@ def fisher_diagonal(
     If the loss is a mean over several outputs, such as the positions of a sequence, so is `F`. A
     mean squared error over `N` outputs is that of normally distributed targets of variance `N / 2`.
 
+    Processes that train one model together all call this, each with its share of the data; they
+    get the mean over the samples of all, and draw other random numbers.
+
     Args:
         model: A built model. Its optimizer is not used, so `loss` can replace `compile`.
         x: Inputs as an array, or a list or dict of arrays; or a `PyDataset`, a `tf.data.Dataset`
@@ -55,7 +58,8 @@ def fisher_diagonal(
         labels: `"exact"`, `"sampled"` or `"empirical"`.
         loss: A loss, its name, or a function of `y_true` and `y_pred`, in place of the compiled
             one.
-        n_samples: Samples to use at most, chosen at random; None for all.
+        n_samples: Samples to use at most, in all processes together, chosen at random; None for
+            all.
         batch_size: Samples to take at a time, 1 or more; the result does not depend on it.
         seed: Of the random choice of samples and labels, 0 or more.
         verbose: 1 for a progress bar, 0 for silence.

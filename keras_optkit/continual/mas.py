@@ -2,6 +2,7 @@
 
 from keras import ops, tree
 
+from keras_optkit import _processes
 from keras_optkit._registry import register
 from keras_optkit.continual._fisher import as_arrays, chosen
 from keras_optkit.continual._penalty import Penalty, Update
@@ -56,7 +57,9 @@ class MAS(Penalty):
         x, _ = samples(x, y, "exact")
         if "mas" not in measure.cache:
             measure.cache["mas"] = PerSample(measure.model, _squared_length, ops.abs)
-        x, _ = chosen(as_arrays(x), None, self.n_samples, self.seed + measure.task)
+        place, processes = _processes.place(measure.model)
+        seeds = [self.seed + measure.task, *([place] if place else [])]
+        x, _ = chosen(as_arrays(x), None, self.n_samples, seeds, processes)
         new = measure.cache["mas"].mean(x, {}, self.batch_size, lambda done: None)
         new = measure.aligned(new, state)
         total = [f + g for f, g in zip(state.arrays("importance"), new, strict=True)]

@@ -30,6 +30,9 @@ class ReplayBuffer(Configurable):
                       of the largest class while that has at least two more
     ```
 
+    Where several processes train one model, each keeps samples of its own share of the data: give
+    each its part of `capacity`, as `seed` the number of the process, and a file of its own.
+
     What is kept depends on the order of the samples and on `seed`, and not on how they are
     divided into calls of `add`, nor on `sample`.
 
