@@ -139,7 +139,7 @@ def free_ports(count):
     return ports
 
 
-def launch(commands, seconds=300):
+def launch(commands, seconds=900):
     """Runs them side by side; when one fails, ends the others. Returns their exit statuses."""
     deadline = time.monotonic() + seconds
     running = [subprocess.Popen([sys.executable, *map(str, command)]) for command in commands]
