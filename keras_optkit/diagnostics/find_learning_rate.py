@@ -45,8 +45,8 @@ def find_learning_rate(
     Afterwards all is as before: weights, moving statistics, seeds of layers, the optimizer, the
     compiled step, and the global random numbers; also if there is an exception. Only an optimizer
     that was not built is built then. The weights and the optimizer's state are kept in host memory
-    meanwhile. Processes that train one model together all call this, each with its share of the
-    data, and find the same.
+    meanwhile. On JAX, processes that train one model together all call this, each with its share of
+    the data, and find the same; on TensorFlow find the rate in one process.
 
     Args:
         model: A built and compiled model.
