@@ -91,8 +91,8 @@ def histograms(groups, totals):
 
 def _histogram(tensor):
     size = ops.abs(ops.cast(ops.reshape(tensor, (-1,)), "float32"))
-    inside = ops.clip(size, EDGES[0] / 2, EDGES[-1] * 2)
-    inside = ops.where(ops.isfinite(size), inside, EDGES[-1] * 2)
+    low, high = float(EDGES[0] / 2), float(EDGES[-1] * 2)  # NumPy's would make all float64
+    inside = ops.where(ops.isfinite(size), ops.clip(size, low, high), high)
     place = ops.cast(ops.floor(2 * ops.log10(inside)), "int32") - round(2 * math.log10(EDGES[0]))
     return ops.segment_sum(ops.ones_like(place), place + 1, num_segments=BINS)
 
