@@ -1,4 +1,4 @@
-"""Two devices for every backend that has devices on a CPU, set before the backend starts."""
+"""Devices for every backend that has several on a CPU, set before the backend starts."""
 
 import functools
 import gc
@@ -12,7 +12,7 @@ BACKEND = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("MPLBACKEND", "agg")
 if BACKEND == "jax":
-    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
     # Most of the time goes into compiling the same small steps again.
     cache = Path(__file__).parents[1] / ".pytest_cache" / "xla"
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
@@ -22,7 +22,7 @@ if BACKEND == "tensorflow":
     import tensorflow as tf
 
     cpu = tf.config.list_physical_devices("CPU")[0]
-    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 4)
 
 
 @functools.cache

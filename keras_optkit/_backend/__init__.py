@@ -4,6 +4,7 @@ Each module here offers the same functions:
 
 - `dense(gradient)`: a gradient as a dense tensor, rows of repeated ids added up.
 - `sum_over_replicas(gradients)`, `replica_count()`: the replicas of a `tf.distribute` strategy.
+- `least_of_replicas(vector)`: for each entry of a short vector, its least value in any replica.
 - `behind(value, *others)`: `value`, computed after `others`, tensors without NaN. XLA
   writes a variable in place only if it can tell that all who read the old value come before.
 - `assign(variables, values)`: sets Keras variables, inside a strategy's replicas too.
@@ -80,6 +81,7 @@ gather: Callable[..., Any] = _framework.gather
 hessian_product: Callable[..., Any] = _framework.hessian_product
 keep: Callable[..., Any] = _framework.keep
 known: Callable[..., Any] = _framework.known
+least_of_replicas: Callable[..., Any] = _framework.least_of_replicas
 no_gradient: Callable[..., Any] = _framework.no_gradient
 number: Callable[..., Any] = _framework.number
 numbers: Callable[..., Any] = _framework.numbers

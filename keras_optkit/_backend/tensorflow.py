@@ -32,6 +32,16 @@ def sum_over_replicas(gradients):
     return context.all_reduce(tf.distribute.ReduceOp.SUM, gradients) if context else gradients
 
 
+def least_of_replicas(vector):
+    context = _replica_context()
+    if context is None:
+        return vector
+    # A row for each replica, 0 but where it is its own: strategies can sum, and little else.
+    rows = tf.range(context.num_replicas_in_sync) == context.replica_id_in_sync_group
+    own = tf.where(rows[:, None], vector[None], tf.zeros_like(vector)[None])
+    return tf.reduce_min(context.all_reduce(tf.distribute.ReduceOp.SUM, own), 0)
+
+
 def replica_count():
     return tf.distribute.get_strategy().num_replicas_in_sync if _replica_context() else 1
 

@@ -2,6 +2,7 @@
 
 import keras
 from keras import ops
+from keras.distribution import TensorLayout
 
 from keras_optkit import _backend, _match
 
@@ -18,18 +19,30 @@ def working_dtype(variable) -> str:
 def add_slot(optimizer, variable, name: str, shape=None):
     """Adds a state variable of zeros for `variable`: shaped and placed like it, in its dtype.
 
-    Or of another shape, and then on every device; the dtype is the one to compute in.
+    Or of another shape, and then whole on every device; the dtype is the one to compute in.
 
     To start it at the weight's value, assign a copy in the first step: TensorFlow calls `build`
     while tracing and would drop an assignment there, and weights may be set after it.
     """
-    alike = shape is None or tuple(shape) == tuple(variable.shape)
+    shape = tuple(variable.shape if shape is None else shape)
+    layout = getattr(variable, "_layout", None)
+    if isinstance(layout, TensorLayout) and shape != tuple(variable.shape):
+        # Said, or a `LayoutMap` might take the slot, by its path, for the weight.
+        layout = TensorLayout((None,) * len(shape), layout.device_mesh)
     return optimizer.add_variable(
-        shape=variable.shape if alike else shape,
+        shape=shape,
         dtype=working_dtype(variable),
-        layout=getattr(variable, "_layout", None) if alike else None,
+        layout=layout,
         name=f"{_match.path(variable).replace('/', '_').replace(':', '_')}_{name}",
     )
+
+
+def lay_out(variable, like) -> None:
+    """Spreads `variable`, of the shape of `like`, over devices as that is."""
+    layout = getattr(like, "_layout", None)
+    if layout is not None:
+        variable._layout = layout
+        variable.assign(read(variable))
 
 
 def read(variable, dtype: str | None = None):

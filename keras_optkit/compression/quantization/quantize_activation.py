@@ -29,7 +29,8 @@ class QuantizeActivation(keras.layers.Layer):
     ```
 
     Gradients pass where `x` is in the range. A batch with values that are not finite does not
-    move it. `calibrate` finds a range without training.
+    move it. With several replicas, the batch is what all of them get together. `calibrate` finds
+    a range without training.
 
     Args:
         bits: Bits of an activation, 2 to 8.
@@ -89,7 +90,9 @@ class QuantizeActivation(keras.layers.Layer):
     def _observe(self, inputs):
         """Moves the range, and returns it."""
         values = ops.stop_gradient(ops.cast(inputs, "float32"))
-        low, high = ops.minimum(ops.min(values), 0.0), ops.maximum(ops.max(values), 0.0)
+        ends = ops.stack([ops.minimum(ops.min(values), 0.0), -ops.maximum(ops.max(values), 0.0)])
+        ends = _backend.least_of_replicas(ends)
+        low, high = ends[0], -ends[1]
         seen = ops.logical_and(ops.isfinite(low), ops.isfinite(high))
         high = ops.where(high > low, high, low + 1.0)  # All were 0.
         state = (self.minimum, self.maximum, self.calibrated)
