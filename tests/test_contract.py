@@ -165,6 +165,10 @@ OF_A_RULE = (
     "bears_missing_gradients",
     "accumulates",
 )
+OF_KEPT_STATE = (
+    *("round_trips", "resumes_from_file", "resumes_from_weights", "copies_deeply"),
+    *("does_not_mind_when_it_is_built", "compiles", "moves_half_precision", "takes_any_shape"),
+)
 CHECKED = [
     (name, check)
     for name in OPTIMIZERS
@@ -207,7 +211,12 @@ def all_parts():
     )
 
 
-MAKERS = {name: INSTANCES[name] for name in OPTIMIZERS} | {"every part": all_parts}
+# Of one class too, but each with state of another kind.
+KEPT = {
+    "bfloat16 state": lambda **kwargs: optimizers.RAdam(0.02, state_dtype="bfloat16", **kwargs),
+    "int8 state": lambda **kwargs: optimizers.Adan(0.02, state_dtype="int8", **kwargs),
+}
+MAKERS = {name: INSTANCES[name] for name in OPTIMIZERS} | {"every part": all_parts} | KEPT
 
 
 def test_every_registered_class_has_a_line():
@@ -219,6 +228,12 @@ def test_every_registered_class_has_a_line():
 )
 def test_optimizer(name, check):
     check(INSTANCES[name])
+
+
+@pytest.mark.parametrize("name", KEPT)
+@pytest.mark.parametrize("check", [c for c in CHECKS if c.__name__ in OF_KEPT_STATE])
+def test_kept_state(name, check):
+    check(KEPT[name])
 
 
 @pytest.mark.parametrize("name", PARTS)

@@ -11,7 +11,7 @@ from keras import ops
 from keras_optkit import _check
 from keras_optkit._config import Configurable
 from keras_optkit.continual import _quadratic
-from keras_optkit.optimizers._slots import lay_out, read, working_dtype
+from keras_optkit.optimizers._slots import lay_out, layout_of, read, working_dtype
 
 Update = Literal["loss", "proximal"]
 UPDATES = ("loss", "proximal")
@@ -112,7 +112,7 @@ class Penalty(Configurable):
         }
         for made in slots.values():
             for new, variable in zip(made, variables, strict=True):
-                lay_out(new, variable)
+                lay_out(new, layout_of(variable))
         strength, constant = (
             add_weight(shape=(), dtype="float32", initializer="zeros", name=name)
             for name in ("strength", "constant")

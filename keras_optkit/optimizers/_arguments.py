@@ -12,6 +12,7 @@ from keras_optkit.transforms import Transform
 
 LearningRate = float | Schedule | Callable[[], Any]
 ScheduleUnit = Literal["update", "batch"]
+StateDtype = Literal["bfloat16", "int8"]
 
 
 class OptimizerKwargs(TypedDict, total=False):
@@ -30,6 +31,7 @@ class OptimizerKwargs(TypedDict, total=False):
     groups: Sequence[Group]
     schedule_unit: ScheduleUnit
     cautious: bool
+    state_dtype: StateDtype | None
     name: str | None
 
 

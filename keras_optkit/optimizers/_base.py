@@ -1,6 +1,7 @@
 """The one place where an update rule meets Keras variables, dtypes and backends."""
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,12 +12,13 @@ from keras.optimizers.schedules import LearningRateSchedule as Schedule
 from keras_optkit import _backend, _check
 from keras_optkit._config import parameters
 from keras_optkit.optimizers import _arguments
-from keras_optkit.optimizers._arguments import LearningRate, ScheduleUnit
+from keras_optkit.optimizers._arguments import LearningRate, ScheduleUnit, StateDtype
+from keras_optkit.optimizers._encoding import ENCODINGS, PLAIN, Plain, key_of
 from keras_optkit.optimizers._grouped import Grouped
 from keras_optkit.optimizers._pace import Pace, held
 from keras_optkit.optimizers._policies import Policies
 from keras_optkit.optimizers._rule import Rule
-from keras_optkit.optimizers._slots import add_slot, copy, read, working_dtype
+from keras_optkit.optimizers._slots import copy, read, working_dtype
 from keras_optkit.optimizers.group import Group
 from keras_optkit.transforms import GlobalNormClip, NormClip, Transform, ValueClip
 
@@ -54,6 +56,12 @@ class Optimizer(Rule, Grouped):
         cautious: Whether to leave out the entries of a direction that point against the gradient,
             and to lengthen the others by as much
             ([Liang et al., 2024](https://arxiv.org/abs/2411.16085), algorithm 1); not the decay.
+        state_dtype: What running means of gradients and of their squares are kept in, for weights
+            of two axes or more; rules compute in float32 all the same. `"bfloat16"` takes half the
+            memory, and rounds by chance, so that means stay right. `"int8"` takes a quarter, a
+            byte for each entry and a scale for each 256 of them
+            ([Dettmers et al., 2021](https://arxiv.org/abs/2110.02861)), and more time. None for
+            float32. Runs repeat bit for bit in any case.
         name: Name of the optimizer.
     """
 
@@ -73,6 +81,7 @@ class Optimizer(Rule, Grouped):
         groups: Sequence[Group] = (),
         schedule_unit: ScheduleUnit = "update",
         cautious: bool = False,
+        state_dtype: StateDtype | None = None,
         name: str | None = None,
         **unknown: Any,
     ):
@@ -104,6 +113,7 @@ class Optimizer(Rule, Grouped):
         self.groups = _arguments.instances("groups", groups, Group)
         self.schedule_unit = _check.one_of("schedule_unit", schedule_unit, ("update", "batch"))
         self.cautious = _check.flag("cautious", cautious)
+        self.state_dtype = _check.one_of("state_dtype", state_dtype, tuple(ENCODINGS))
         self._batches_per_call = 1  # more in a wrapper that accumulates
 
     def build(self, variables):
@@ -117,6 +127,12 @@ class Optimizer(Rule, Grouped):
         for transform in self.gradient_transforms:
             transform.build(variables)
         self._slots = self._make_slots(variables)
+        if self.state_dtype and all(kept is PLAIN for slots in self._encodings for kept in slots):
+            raise ValueError(
+                f"`state_dtype` must be None for {type(self).__name__} and these weights: it keeps "
+                "no running mean of the shape of a weight with two axes or more. "
+                f"{_check.received('state_dtype', self.state_dtype)}"
+            )
         self._scalars = tuple(
             self.add_variable((), keras.initializers.Constant(start), "float32", name=name)
             for name, start in self.scalars.items()
@@ -129,14 +145,25 @@ class Optimizer(Rule, Grouped):
             {} if self._overwrite_variable_with_gradient(v) else dict(self.slot_shapes(v))
             for v in variables
         ]
+        pairs = list(zip(variables, shapes, strict=True))
+        encodings = [{n: self._encoding(n, v, shape[n]) for n in shape} for v, shape in pairs]
+        self._encodings = tuple(tuple(found.values()) for found in encodings)
         slots: list[dict] = [{} for _ in variables]
         for name in dict.fromkeys(name for names in shapes for name in names):
-            for i, variable in enumerate(variables):
-                if name in shapes[i]:
-                    slots[i][name] = add_slot(self, variable, name, shapes[i][name])
+            for i, (variable, shape) in enumerate(pairs):
+                if name in shape:
+                    slots[i][name] = encodings[i][name].add(self, variable, name, shape[name])
         return tuple(
             tuple(found[name] for name in names) for found, names in zip(slots, shapes, strict=True)
         )
+
+    def _encoding(self, name: str, variable, shape) -> Plain:
+        """Returns how a slot is kept."""
+        alike = tuple(shape) == tuple(variable.shape)
+        if not alike or len(variable.shape) < 2 or not math.prod(variable.shape):
+            return PLAIN
+        kind = "squares" if name in self.squares else "means" if name in self.means else None
+        return ENCODINGS[self.state_dtype].get(kind, PLAIN)
 
     def _update(self, gradients, variables):
         decay: Any = self.weight_decay
@@ -169,7 +196,7 @@ class Optimizer(Rule, Grouped):
         rates = {key: learning_rate * m for key, m in zip(keys, multipliers, strict=True)}
         decays = {d: _scalar(d) for d in {p.weight_decay for p in policies}} | {None: decay}
         weights = [read(v) for v in variables]
-        slots = [tuple(read(slot) for slot in self._slots[i]) for i in indices]
+        slots = [self._decoded(i, w) for i, w in zip(indices, weights, strict=True)]
         factors = {id(pace.step): self.factors(pace.step) for pace in paces}
         shared = self._prepare(gradients, weights, step, slots, learning_rate)
         rules = {rule: functools.partial(_call, rule) for rule in dict.fromkeys(self._rules)}
@@ -193,9 +220,24 @@ class Optimizer(Rule, Grouped):
         pairs = [
             pair
             for i, (_, now), kept, pace in zip(indices, moved, slots, paces, strict=True)
-            for pair in zip(self._slots[i], held(now, kept, [pace] * len(kept)), strict=True)
+            for pair in self._encoded(i, held(now, kept, [pace] * len(kept)))
         ]
         _backend.assign([*variables, *(s for s, _ in pairs)], [*new, *(n for _, n in pairs)])
+
+    def _decoded(self, index: int, weight) -> tuple:
+        """Returns the slots of a weight as rules take them."""
+        pairs = zip(self._slots[index], self._encodings[index], strict=True)
+        return tuple(kept.decoded([read(v) for v in slot], weight) for slot, kept in pairs)
+
+    def _encoded(self, index: int, values) -> list[tuple]:
+        """Returns pairs of variables and values to assign, for new slots of a weight."""
+        step = ops.cast(read(self.iterations), "int32")
+        pairs = []
+        for number, value in enumerate(values):
+            kept = self._encodings[index][number]
+            new = kept.encoded(value, functools.partial(key_of, step, index, number))
+            pairs += zip(self._slots[index][number], new, strict=True)
+        return pairs
 
     def _prepare(self, gradients, weights, step, slots, learning_rate) -> tuple:
         """Moves the scalars, and returns what all weights share."""

@@ -11,6 +11,8 @@ class Rule:
     """The part of an optimizer that its paper is about; `Optimizer` runs it."""
 
     slots: ClassVar[tuple[str, ...]] = ()
+    means: ClassVar[tuple[str, ...]] = ("momentum", "difference")  # slots that bear rounding,
+    squares: ClassVar[tuple[str, ...]] = ("velocity",)  # and those of them that are never negative
     scalars: ClassVar[dict[str, float]] = {}  # state of the optimizer as a whole, and its start
     elementwise: ClassVar[bool] = False  # does each entry of a weight move by itself?
     cautious: bool  # an argument of `Optimizer`

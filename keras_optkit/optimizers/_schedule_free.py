@@ -92,7 +92,7 @@ class ScheduleFree(Evaluated, Optimizer):
     def _pairs(self) -> list[tuple]:
         """Returns each weight with its `u`, which is its last slot."""
         pairs = zip(self._trainable_variables, self._slots, strict=True)
-        return [(weight, slots[-1]) for weight, slots in pairs if slots]
+        return [(weight, slots[-1][0]) for weight, slots in pairs if slots]
 
     def _exchanged(self):
         return [*(v for pair in self._pairs() for v in pair), self._scalars[-1]]

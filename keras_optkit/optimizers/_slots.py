@@ -1,5 +1,7 @@
 """State variables of optimizers."""
 
+from typing import Any
+
 import keras
 from keras import ops
 from keras.distribution import TensorLayout
@@ -16,30 +18,35 @@ def working_dtype(variable) -> str:
     return "float32" if dtype in ("float16", "bfloat16") else dtype
 
 
-def add_slot(optimizer, variable, name: str, shape=None):
-    """Adds a state variable of zeros for `variable`: shaped and placed like it, in its dtype.
+def add_slot(optimizer, variable, name: str, shape=None, dtype=None, start=0):
+    """Adds a state variable for `variable`, filled with `start`: shaped and placed like it.
 
-    Or of another shape, and then whole on every device; the dtype is the one to compute in.
+    Or of another shape, and then whole on every device. By default in the dtype to compute in.
 
     To start it at the weight's value, assign a copy in the first step: TensorFlow calls `build`
     while tracing and would drop an assignment there, and weights may be set after it.
     """
     shape = tuple(variable.shape if shape is None else shape)
-    layout = getattr(variable, "_layout", None)
+    layout = layout_of(variable)
     if isinstance(layout, TensorLayout) and shape != tuple(variable.shape):
         # Said, or a `LayoutMap` might take the slot, by its path, for the weight.
         layout = TensorLayout((None,) * len(shape), layout.device_mesh)
     return optimizer.add_variable(
         shape=shape,
-        dtype=working_dtype(variable),
+        initializer=keras.initializers.Constant(start) if start else "zeros",
+        dtype=dtype or working_dtype(variable),
         layout=layout,
         name=f"{_match.path(variable).replace('/', '_').replace(':', '_')}_{name}",
     )
 
 
-def lay_out(variable, like) -> None:
-    """Spreads `variable`, of the shape of `like`, over devices as that is."""
-    layout = getattr(like, "_layout", None)
+def layout_of(variable) -> Any:
+    """Returns how `variable` is spread over devices, or None where there are no layouts."""
+    return getattr(variable, "_layout", None)
+
+
+def lay_out(variable, layout: Any) -> None:
+    """Spreads `variable` over devices, if there is a layout."""
     if layout is not None:
         variable._layout = layout
         variable.assign(read(variable))

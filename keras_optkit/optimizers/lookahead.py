@@ -113,7 +113,8 @@ class Lookahead(Wrapper):
         found = [v for v in self.inner_optimizer.variables if v.name.endswith("momentum")]
         if not found:
             raise ValueError(
-                f'`inner_momentum` must be "keep" for an optimizer without momentum. Received: '
+                '`inner_momentum` must be "keep" for an optimizer without momentum, or with one '
+                "that `state_dtype` keeps in codes. Received: "
                 f"inner_momentum={self.inner_momentum!r}, inner_optimizer={self.inner_optimizer}"
             )
         return found

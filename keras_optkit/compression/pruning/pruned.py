@@ -14,7 +14,7 @@ from keras_optkit.compression.pruning._schedule import SparsitySchedule, share
 from keras_optkit.compression.pruning._selection import prunable
 from keras_optkit.compression.pruning.constant_sparsity import ConstantSparsity
 from keras_optkit.optimizers._evaluated import Evaluated
-from keras_optkit.optimizers._slots import add_slot, read, working_dtype
+from keras_optkit.optimizers._slots import add_slot, layout_of, read, working_dtype
 from keras_optkit.optimizers._wrapper import Wrapper, WrapperKwargs
 
 
@@ -116,7 +116,7 @@ class Pruned(Wrapper):
                 shape=v.shape,
                 initializer="ones",
                 dtype="bool",
-                layout=getattr(v, "_layout", None),
+                layout=layout_of(v),
                 name=f"{_match.path(v).replace('/', '_').replace(':', '_')}_mask",
             )
             for v in members

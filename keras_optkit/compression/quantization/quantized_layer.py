@@ -10,7 +10,7 @@ from keras_optkit.compression.quantization._fake_quant import fake_quant_weight
 from keras_optkit.compression.quantization._linear import KERNELS, linear
 from keras_optkit.compression.quantization._wrapped import Wrapped
 from keras_optkit.compression.quantization.quantize_activation import QuantizeActivation
-from keras_optkit.optimizers._slots import lay_out
+from keras_optkit.optimizers._slots import lay_out, layout_of
 
 
 @register
@@ -93,7 +93,7 @@ class QuantizedLayer(Wrapped):
                 for name in self.kernels()
             }
             for name, mask in self._masks.items():
-                lay_out(mask, getattr(self.layer, name))
+                lay_out(mask, layout_of(getattr(self.layer, name)))
 
     def kernels(self) -> list[str]:
         """Returns the names of the weights that are rounded."""
