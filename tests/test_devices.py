@@ -10,7 +10,7 @@ from keras import layers
 
 from keras_optkit import compression, continual, optimizers, transforms
 from keras_optkit.callbacks import GradientMonitor, SwapAveragedWeights
-from keras_optkit.testing._models import assert_same, data, fit, network
+from keras_optkit.testing._models import assert_same, data, fit, network, state
 from tests.conftest import BACKEND, two_replicas
 from tests.test_contract import MAKERS
 
@@ -28,7 +28,7 @@ MAKERS = MAKERS | {
 # Those that the model is evaluated with at other weights than it trains at.
 SWAPPING = ("Averaged", "ScheduleFreeAdamW", "ScheduleFreeSGD")
 # What several replicas may do differently; the others are `heavy` for more than two.
-FOUR = ("accumulating", "clipping tightly", "every part", "Pruned")
+FOUR = ("accumulating",)
 
 
 def quantized():
@@ -214,8 +214,58 @@ if BACKEND == "jax":
                 found.add(owner)
         assert found == weights.keys()
 
+    def wide():
+        keras.utils.set_random_seed(0)
+        hidden = [layers.Dense(16, "tanh"), layers.Dense(8, "tanh")]
+        model = keras.Sequential([keras.Input((4,)), *hidden, layers.Dense(1)])
+        rule = optimizers.RAdam(0.01, use_ema=True, gradient_accumulation_steps=2)
+        model.compile(compression.Pruned(optimizers.Lookahead(rule, sync_period=2), 0.5), "mse")
+        return model
+
+    def test_state_in_parts_trains_as_whole_state_does(tmp_path):
+        one = fit(wide(), epochs=2)
+        one.save(tmp_path / "one.keras")
+        with keras.distribution.DataParallel().scope():
+            eight = wide()
+            optimizers.shard_state(eight)
+            fit(eight, epochs=2)
+            assert_same(eight.get_weights(), one.get_weights(), "in parts", atol=1e-5)
+            eight.save(tmp_path / "eight.keras")
+            loaded = keras.saving.load_model(tmp_path / "eight.keras")
+            fit(loaded)  # whole, until it is told otherwise
+            optimizers.shard_state(loaded)
+            _, resumed = fit(loaded), fit(fit(eight))
+            assert_same(state(loaded), state(resumed), "resumed", atol=1e-5)
+        for model in (eight, loaded):
+            # Momentum, velocity, sum, average, slow weights and mask of two kernels.
+            every = [v.value for v in model.optimizer.variables]
+            large = [array for array in every if array.shape in ((4, 16), (16, 8))]
+            assert len(large) == 12
+            assert all(8 * on_first(array) == array.nbytes for array in large)
+            assert sum(map(on_first, every)) < 0.25 * sum(array.nbytes for array in every)
+        fit(whole := keras.saving.load_model(tmp_path / "eight.keras"))  # on one device again
+        assert_same(whole.get_weights(), fit(one).get_weights(), "gathered", atol=1e-5)
+
+    def test_state_in_parts_of_weights_in_parts():
+        with model_parallel().scope():
+            model = transformer()
+            model.compile(keras.optimizers.Adam(0.01), "mse")
+            optimizers.shard_state(model)
+        (kernel,) = (v for v in model.trainable_variables if v.path == "up_0_up/kernel")
+        momenta = [v for v in model.optimizer.variables if "up_0_up_kernel" in v.path]
+        assert [on_first(v.value) for v in momenta] == [on_first(kernel.value) // 2] * 2
+        assert tuple(momenta[0].value.sharding.spec) == ("batch", "model")
+
     def test_ranges_are_those_of_all_devices():
         one = rounded()
         with keras.distribution.DataParallel().scope():
             eight = rounded()
         assert_same(eight, one, "quantized", atol=1e-5)
+
+
+def test_state_in_parts_needs_devices():
+    model = network()
+    with pytest.raises(RuntimeError, match="there is none"):
+        optimizers.shard_state(model)
+    with pytest.raises(TypeError, match="`model` must be"):
+        optimizers.shard_state("model")

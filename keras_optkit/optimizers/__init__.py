@@ -24,6 +24,7 @@ from keras_optkit.optimizers.sam import SAM as SAM
 from keras_optkit.optimizers.schedule_free_adamw import ScheduleFreeAdamW as ScheduleFreeAdamW
 from keras_optkit.optimizers.schedule_free_sgd import ScheduleFreeSGD as ScheduleFreeSGD
 from keras_optkit.optimizers.scheduled import Scheduled as Scheduled
+from keras_optkit.optimizers.shard_state import shard_state as shard_state
 from keras_optkit.optimizers.skip_non_finite import SkipNonFinite as SkipNonFinite
 from keras_optkit.optimizers.soap import SOAP as SOAP
 from keras_optkit.optimizers.transformed import Transformed as Transformed
