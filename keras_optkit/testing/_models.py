@@ -38,7 +38,9 @@ def fit(model: keras.Model, optimizer=None, epochs: int = 1, **kwargs) -> keras.
 def state(model: keras.Model) -> list[np.ndarray]:
     """Returns all weights and optimizer variables."""
     variables = [*model.weights, *model.optimizer.variables]
-    return [np.array(keras.ops.convert_to_numpy(v)) for v in variables]
+    arrays = [np.array(keras.ops.convert_to_numpy(v)) for v in variables]
+    # NumPy's files have no bfloat16.
+    return [a.astype("float32") if a.dtype.name == "bfloat16" else a for a in arrays]
 
 
 def assert_same(actual, expected, message: str, atol: float = 0.0) -> None:
