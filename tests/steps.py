@@ -107,6 +107,60 @@ def continued(*penalties):
     return Step(model, data(BATCH))
 
 
+class Seen(Exception):
+    """Ends a `fit` of which no more is wanted."""
+
+
+def as_fed(make, x, y):
+    """Returns a step with the batch that `fit` itself makes of the data."""
+    batches = []
+
+    def record(*arguments):
+        batches.append(keras.tree.map_structure(np.asarray, next(arguments[-1])))
+        raise Seen
+
+    model = make()
+    model.make_train_function()
+    model.train_function = record
+    with contextlib.suppress(Exception):  # on JAX the model has no values left to go on with
+        model.fit(x, y, batch_size=BATCH, verbose=0)
+    (batch,) = batches
+    return Step(make(), batch)
+
+
+def replayed(penalty):
+    """Returns a step that distils from logits, those in the buffer or of a teacher."""
+
+    def make():
+        model = keras.Sequential([keras.Input((4,)), layers.Dense(3, kernel_initializer="ones")])
+        buffer = continual.ReplayBuffer(5) if isinstance(penalty, continual.DER) else None
+        model = continual.ContinualModel(model, penalty, buffer)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(optimizers.RAdam(0.01), loss)
+        return model
+
+    return as_fed(make, data(BATCH)[0], np.arange(BATCH) % 3)
+
+
+def projected():
+    """Returns a step with a second gradient, of samples from a buffer."""
+
+    def make():
+        model = continual.AGEM(network(), continual.ReplayBuffer(5), BATCH)
+        model.compile(optimizers.RAdam(0.01), "mse")
+        return model
+
+    return as_fed(make, *data(BATCH))
+
+
+def lateral():
+    """Returns a step of a network with a learned factor."""
+    stack = [keras.Input((4,)), continual.LateralScale(0.2), layers.Dense(1)]
+    model = keras.Sequential(stack)
+    model.compile(optimizers.RAdam(0.01), "mse")
+    return Step(model, data(BATCH))
+
+
 def sharp():
     """Returns a step of a model that takes two gradients."""
     model = INSTANCES["SAM"]()
@@ -153,8 +207,11 @@ def _steps():
     guarded = functools.partial(callbacks.NaNGuard, "skip")
     unfreezing = functools.partial(callbacks.Unfreeze, {0: "head", 2: "body"})
     return steps | {
+        "AGEM": projected,
         "AttentionTransfer": lambda: distilled(compression.AttentionTransfer([("a", "a")])),
         "ContinualModel": lambda: continued(*both),
+        "DER": lambda: replayed(continual.DER(0.5, 3)),
+        "DERpp": lambda: replayed(continual.DERpp(0.5, 0.25, 3)),
         "DecoupledKD": lambda: distilled(compression.DecoupledKD()),
         "Distiller": lambda: distilled(compression.LogitsKD(2.0), taught()),
         "EWC": lambda: continued(continual.EWC(2.0)),
@@ -162,6 +219,8 @@ def _steps():
         "FreezeQuantization": lambda: quantized(freezing),
         "GradientMonitor": monitored,
         "L2Anchor": lambda: continued(continual.L2Anchor(2.0, "proximal")),
+        "LateralScale": lateral,
+        "LwF": lambda: replayed(continual.LwF(1.0)),
         "LogitsKD": lambda: distilled(compression.LogitsKD(2.0)),
         "MAS": lambda: continued(continual.MAS(2.0)),
         "MaskedCrossentropy": masked,
@@ -235,7 +294,7 @@ def hlo(name, compiles=False):
     with stepping(step):
         step.model._symbolic_build(data_batch=step.batch)
         compiled = tf.function(step.model.train_step, jit_compile=True, autograph=False)
-        batch = tuple(map(tf.constant, step.batch))
+        batch = keras.tree.map_structure(tf.constant, step.batch)
         make = compiled.experimental_get_compiler_ir(batch)
         if compiles:
             make(stage="optimized_hlo")
