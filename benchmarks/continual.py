@@ -24,7 +24,7 @@ from pathlib import Path
 from forgetting import report
 from forgetting.environment import python_of
 from forgetting.report import SIDES
-from forgetting.study import HELD_OUT, METHODS, SETTINGS, TUNING
+from forgetting.study import HELD_OUT, METHODS, SAME_THERE, SETTINGS, TUNING
 
 HERE = Path(__file__).parent
 RESULTS, PAGE = HERE / "results" / "continual.json", HERE / "CONTINUAL.md"
@@ -107,6 +107,7 @@ def measure(found: dict, side: str, jobs: list[tuple[str, str]], folder: Path) -
     """Adds what is not known yet."""
     known = {(r["side"], r["setting"], r["method"]) for r in found["results"]}
     jobs = [job for job in jobs if (side, *job) not in known]
+    jobs = [job for job in jobs if side == "ours" or job[1] not in SAME_THERE]
     if not jobs:
         return
     process = Side(side, folder)
@@ -128,6 +129,8 @@ def take_times(found: dict, jobs: list[tuple[str, str]], folder: Path, repeats: 
     chosen = {(r["side"], r["setting"], r["method"]): r["strength"] for r in found["results"]}
     processes = {side: Side(side, folder) for side in SIDES}
     for setting, method in jobs:
+        if method in SAME_THERE:
+            continue
         for side, process in processes.items():
             if side == "ours on torch" and setting not in ON_TORCH:
                 continue

@@ -34,6 +34,9 @@ class Trainer:
         learner = self._start(tasks, strength)
         keras.utils.set_random_seed(seed)
         given = given and learner.buffer is None
+        ends = None
+        if self.method == "DER++ at ends":
+            ends = continual.ReplayBuffer(BUFFER, "class_balanced")
         rows, taken = [], []
         joint = [tuple(np.concatenate(arrays) for arrays in zip(*tasks.train, strict=True))]
         for i, (x, y) in enumerate(joint if self.method == "joint" else tasks.train):
@@ -45,6 +48,9 @@ class Trainer:
 
             def one(x=x, y=y, arrays=arrays, epochs=epochs, options=options):
                 learner.fit(*arrays, epochs=epochs, **options)
+                if ends is not None:
+                    ends.add(x, y, logits=np.asarray(learner.model(x)))
+                    learner.buffer.load_state(ends.state())
                 if self.method != "joint":
                     learner.consolidate(x, y)
 
@@ -84,16 +90,19 @@ class Trainer:
             "EWC": lambda: [continual.EWC(strength, labels="empirical" if heads else "exact")],
             "LwF": lambda: [continual.LwF(strength, TEMPERATURE, groups=heads)],
             "DER++": lambda: [continual.DERpp(strength, BETA)],
+            "DER++ at ends": lambda: [continual.DERpp(strength, BETA)],
             "SI": lambda: [continual.SI(strength, DAMPING)],
         }
         buffer = None
-        if self.method in ("replay", "DER++"):
+        if self.method == "replay" or self.method.startswith("DER++"):
             buffer = continual.ReplayBuffer(BUFFER, "class_balanced")
         learner = continual.ContinualModel(model, penalties.get(self.method, lambda: [])(), buffer)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         learner.compile(
             keras.optimizers.Adam(RATE, epsilon=EPSILON),
-            continual.MaskedCrossentropy(heads) if heads and self.method != "DER++" else loss,
+            continual.MaskedCrossentropy(heads)
+            if heads and not self.method.startswith("DER++")
+            else loss,
         )
         return learner
 

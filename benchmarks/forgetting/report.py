@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from forgetting.study import HELD_OUT, METHODS, SETTINGS
+from forgetting.study import HELD_OUT, METHODS, SAME_THERE, SETTINGS
 
 MARK = "<!-- Written by `continual.py --report`, from here to the end. -->"
 MARGIN = 1.0  # points by which we may be behind
@@ -57,9 +57,10 @@ class Found:
         """Yields the setting, the method and the results of ours and theirs, where both are."""
         for setting in SETTINGS:
             for method in METHODS:
-                pair = [self.results.get((side, setting, method)) for side in ("ours", "theirs")]
-                if all(pair):
-                    yield setting, method, *pair
+                ours = self.results.get(("ours", setting, method))
+                theirs = self.results.get(("theirs", setting, SAME_THERE.get(method, method)))
+                if ours and theirs:
+                    yield setting, method, ours, theirs
 
 
 def strength(result: dict) -> str:

@@ -50,11 +50,13 @@ METHODS = {
     "naive": [],
     "joint": [],
     "replay": [],
-    "EWC": [3.0, 10.0, 30.0, 100.0, 300.0, 1e3, 3e3],
+    "EWC": [3.0, 10.0, 30.0, 100.0, 300.0, 1e3, 3e3, 1e4],
     "LwF": [0.3, 1.0, 3.0, 10.0],
     "DER++": [0.01, 0.03, 0.1, 0.3, 1.0, 3.0],
     "SI": [1.0, 3.0, 10.0, 30.0],
+    "DER++ at ends": [0.01, 0.03, 0.1, 0.3, 1.0, 3.0],  # its buffer filled at the ends of tasks
 }
+SAME_THERE = {"DER++ at ends": "DER++"}  # ours only, to be compared with what is there
 
 
 @dataclass
