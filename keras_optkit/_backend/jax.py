@@ -7,7 +7,6 @@ import jax
 import jax.core
 import keras
 import numpy as np
-from jax.experimental import multihost_utils
 from keras import ops
 from keras.src.backend.common.stateless_scope import get_stateless_scope
 
@@ -47,6 +46,8 @@ def processes(model):
 
 
 def gather(array, model):
+    from jax.experimental import multihost_utils
+
     return multihost_utils.process_allgather(array)
 
 
