@@ -12,6 +12,7 @@ from keras_optkit.continual import AGEM, DER, EWC, L2Anchor, ReplayBuffer, Repla
 from keras_optkit.testing._models import assert_same, network, state
 from tests import oracles
 from tests.conftest import two_replicas
+from tests.tracing import Counting
 
 BACKEND = keras.backend.backend()
 RATE = 0.125  # the same in float32 and float64
@@ -196,26 +197,16 @@ def test_what_is_not_finite_is_handed_on(broken):
             assert not all(np.isfinite(ops.convert_to_numpy(t)).all() for t in result)
 
 
-class Counting(layers.Layer):
-    """Counts how often it is traced."""
-
-    traced = 0
-
-    def call(self, inputs):
-        name = type(inputs).__name__
-        Counting.traced += "Tracer" in name or "Symbolic" in name
-        return inputs
-
-
 @pytest.mark.skipif(BACKEND == "torch", reason="Keras runs torch eagerly")
 def test_tasks_compile_nothing_anew():
+    layer = Counting()
     keras.utils.set_random_seed(0)
-    body = [layers.Input((4,)), Counting(), layers.Dense(3)]
+    body = [layers.Input((4,)), layer, layers.Dense(3)]
     learner, counts = made(model=keras.Sequential(body)), []
     for x, y in tasks(5):
         learner.fit(x, y, batch_size=3, verbose=0)
         learner.consolidate(x, y)
-        counts.append(Counting.traced)
+        counts.append(layer.traced)
     assert counts[0] > 0
     assert len(set(counts)) == 1, counts
 

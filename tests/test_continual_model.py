@@ -22,6 +22,7 @@ from keras_optkit.continual import (
 from keras_optkit.testing._models import assert_same, fit, network, state
 from tests import oracles
 from tests.conftest import two_replicas
+from tests.tracing import Counting
 
 BACKEND = keras.backend.backend()
 RATE = 0.125  # the same in float32 and float64
@@ -358,22 +359,12 @@ def test_mixed_precision_follows_float32():
     assert_same(*results[::-1], "float16", atol=4e-3)
 
 
-class Counting(layers.Layer):
-    """Counts how often it is traced."""
-
-    traced = 0
-
-    def call(self, inputs):
-        name = type(inputs).__name__
-        Counting.traced += "Tracer" in name or "Symbolic" in name
-        return inputs
-
-
 @pytest.mark.skipif(BACKEND == "torch", reason="Keras runs torch eagerly")
 @pytest.mark.parametrize("replays", [None, 10])
 def test_tasks_compile_nothing_anew(replays):
+    layer = Counting()
     keras.utils.set_random_seed(0)
-    body = [layers.Input((4,)), layers.Dense(3), Counting(), layers.Dense(1)]
+    body = [layers.Input((4,)), layers.Dense(3), layer, layers.Dense(1)]
     model = learner(
         [EWC(1.0), SI(1.0), MAS(1.0, update="proximal"), L2Anchor(1.0)],
         None,
@@ -385,7 +376,7 @@ def test_tasks_compile_nothing_anew(replays):
         model.strengths = [1.0 + i] * 4
         model.fit(x, y, verbose=0)
         model.consolidate(x, y)
-        counts.append(Counting.traced)
+        counts.append(layer.traced)
     assert counts[0] > 0
     assert len(set(counts)) == 1, counts
 

@@ -21,6 +21,7 @@ from keras_optkit.continual import (
 from keras_optkit.testing._models import assert_same, state
 from tests import oracles
 from tests.conftest import two_replicas
+from tests.tracing import Counting
 
 BACKEND = keras.backend.backend()
 RATE = 0.125  # the same in float32 and float64
@@ -219,25 +220,15 @@ def test_logits_stay_with_their_samples(tmp_path):
     check("cleared")
 
 
-class Counting(layers.Layer):
-    """Counts how often it is traced."""
-
-    traced = 0
-
-    def call(self, inputs):
-        name = type(inputs).__name__
-        Counting.traced += "Tracer" in name or "Symbolic" in name
-        return inputs
-
-
 @pytest.mark.skipif(BACKEND == "torch", reason="Keras runs torch eagerly")
 def test_tasks_compile_nothing_anew():
-    model, counts = learner([DERpp(0.5, 0.5)], model=classifier(body=[Counting()])), []
+    layer = Counting()
+    model, counts = learner([DERpp(0.5, 0.5)], model=classifier(body=[layer])), []
     for i, (x, y) in enumerate([*tasks(), *tasks(10)]):
         model.strengths = [1.0 + i]
         fit(model, x, y, epochs=2)
         model.consolidate()
-        counts.append(Counting.traced)
+        counts.append(layer.traced)
     assert counts[0] > 0
     assert len(set(counts)) == 1, counts
     assert model.penalties[0].alpha == 4.0

@@ -13,6 +13,7 @@ from keras_optkit.continual import (
 from keras_optkit.testing._models import assert_same
 from tests import oracles
 from tests.conftest import two_replicas
+from tests.tracing import Counting
 
 BACKEND = keras.backend.backend()
 RATE = 0.125  # the same in float32 and float64
@@ -211,25 +212,15 @@ def test_the_old_weights_are_a_copy():
         assert not v.trainable
 
 
-class Counting(layers.Layer):
-    """Counts how often it is traced."""
-
-    traced = 0
-
-    def call(self, inputs):
-        name = type(inputs).__name__
-        Counting.traced += "Tracer" in name or "Symbolic" in name
-        return inputs
-
-
 @pytest.mark.skipif(BACKEND == "torch", reason="Keras runs torch eagerly")
 def test_tasks_compile_nothing_anew():
-    model, counts = learner([LwF(1.0, groups=GROUPS)], classifier(body=[Counting()])), []
+    layer = Counting()
+    model, counts = learner([LwF(1.0, groups=GROUPS)], classifier(body=[layer])), []
     for i, (x, y) in enumerate(tasks()):
         model.strengths = [1.0 + i]
         model.fit(x, y, verbose=0)
         model.consolidate(x, y)
-        counts.append(Counting.traced)
+        counts.append(layer.traced)
     assert counts[0] > 0
     assert len(set(counts)) == 1, counts
 
