@@ -16,6 +16,7 @@ from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
+import jax
 import keras
 
 from keras_optkit import optimizers
@@ -23,6 +24,7 @@ from keras_optkit import optimizers
 HERE = Path(__file__).parent
 PAGE, RESULTS = HERE / "MEMORY.md", HERE / "results" / "state_memory.json"
 KINDS = (None, "bfloat16", "int8")
+SIDE = 1000  # of the matrices of which the memory of an update is taken
 RULES = {
     "Adan": optimizers.Adan,
     "ADOPT": optimizers.ADOPT,
@@ -59,6 +61,17 @@ step. It has {count:,} weights, {vectors:.1%} of them in vectors, whose state st
 
 | | float32 | bfloat16 | int8 |
 |---|---|---|---|
+"""
+PEAK = """
+## What an update takes besides
+
+Bytes for each weight of ten matrices of {side} x {side}, with state in float32: the state, and what
+XLA sets aside on a CPU during the update of a compiled step, whose state and weights are donated. A
+step that accumulates gradients needs no second copy of them: the sum is updated in place, and the
+update reads it. The gradients come on top.
+
+| | state | during the update |
+|---|---|---|
 """
 QUALITY = """
 ## What fewer bits do to training
@@ -108,6 +121,36 @@ def table():
     lines.append(f"| AdamW (Keras) | {bytes_a_weight(keras.optimizers.AdamW, model):.2f} | | |")
     head = HEAD.format(count=sum(counts), vectors=vectors / sum(counts))
     return head + "\n".join(lines) + "\n"
+
+
+def while_updating(make):
+    """Returns the bytes of the state, and those set aside in an update, for each weight."""
+    optimizer, weights = make(), [keras.Variable(keras.ops.ones((SIDE, SIDE))) for _ in range(10)]
+    optimizer.build(weights)
+    values = [v.value for v in weights], [v.value for v in optimizer.variables]
+    gradients = [v + 1 for v in values[0]]
+
+    def update(weights, state, gradients):
+        return optimizer.stateless_apply(state, gradients, weights)
+
+    step = jax.jit(update, donate_argnums=(0, 1)).lower(*values, gradients).compile()
+    count = sum(math.prod(v.shape) for v in weights)
+    return size(optimizer.variables) / count, step.memory_analysis().temp_size_in_bytes / count
+
+
+def peak():
+    """Returns the table of what an update takes as text."""
+    theirs = {
+        "AdamW (Keras)": keras.optimizers.AdamW,
+        "AdamW (Keras), accumulating": lambda: keras.optimizers.AdamW(
+            gradient_accumulation_steps=2
+        ),
+    }
+    lines = []
+    for name, make in (RULES | AROUND | theirs).items():
+        state, more = while_updating(make)
+        lines.append(f"| {name} | {state:.2f} | {more:.2f} |")
+    return PEAK.format(side=SIDE) + "\n".join(lines) + "\n"
 
 
 def measure(seeds):
@@ -162,5 +205,5 @@ if __name__ == "__main__":
     arguments = parser.parse_args()
     if not arguments.report:
         RESULTS.write_text(json.dumps(measure(arguments.seeds)))
-    PAGE.write_text(table() + quality(json.loads(RESULTS.read_text())))
+    PAGE.write_text(table() + peak() + quality(json.loads(RESULTS.read_text())))
     print(f"wrote {PAGE}")

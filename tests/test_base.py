@@ -188,6 +188,25 @@ def test_sums_are_float32_for_half_precision_weights():
     np.testing.assert_allclose(read(named(optimizer, "gradient_accumulator")), [[264.0]])
 
 
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="asks XLA for its plan")
+def test_sums_need_no_second_copy():
+    import jax
+
+    def temporary(optimizer):
+        weights = make_weights({str(i): np.ones((64, 64)) for i in range(10)})
+        optimizer.build(weights)
+        arrays = [v.value for v in weights], [v.value for v in optimizer.variables]
+
+        def update(weights, state, gradients):
+            return optimizer.stateless_apply(state, gradients, weights)
+
+        step = jax.jit(update, donate_argnums=(0, 1)).lower(*arrays, arrays[0]).compile()
+        return step.memory_analysis().temp_size_in_bytes / (10 * 64 * 64 * 4)
+
+    assert temporary(RAdam(gradient_accumulation_steps=3)) < 0.1
+    assert temporary(keras.optimizers.Adam(gradient_accumulation_steps=3)) > 1
+
+
 @pytest.mark.parametrize("jit", [False, True])
 @pytest.mark.parametrize(
     ("unit", "rates"), [("update", [1.0, 1.0, 0.25]), ("batch", [1.0, 0.25, 0.25])]
