@@ -68,7 +68,8 @@ PEAK = """
 Bytes for each weight of ten matrices of {side} x {side}, with state in float32: the state, and what
 XLA sets aside on a CPU during the update of a compiled step, whose state and weights are donated. A
 step that accumulates gradients needs no second copy of them: the sum is updated in place, and the
-update reads it. The gradients come on top.
+update reads it. The gradients come on top. What only a rare step takes counts, too: the exchange of
+weights and averages, the synchronization of `Lookahead`.
 
 | | state | during the update |
 |---|---|---|

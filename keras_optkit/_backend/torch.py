@@ -8,6 +8,7 @@ from keras.src.backend.torch.core import get_device
 from torch import distributed
 from torch.backends import cudnn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.weak import WeakIdKeyDictionary
 
 
 def dense(gradient):
@@ -59,7 +60,24 @@ def keep(variables, masks):
     with torch.no_grad():
         for variable, mask in zip(variables, masks, strict=True):
             value = variable.value
-            torch.where(mask, value, value.new_zeros(()), out=value)
+            if value.device.type == "cpu" and not torch.compiler.is_compiling():
+                bits = _bits(mask, value.element_size())
+                value.view(bits.dtype).bitwise_and_(bits)
+            else:
+                torch.where(mask, value, value.new_zeros(()), out=value)
+
+
+INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+BITS = WeakIdKeyDictionary()  # of the masks in use
+
+
+def _bits(mask, size):
+    """Returns integers of `size` bytes, of all bits or none: CPUs read booleans far more slowly."""
+    version, bits = BITS.get(mask, (None, mask))
+    if version != mask._version or bits.element_size() != size:
+        bits = mask.to(INTEGERS[size]).neg_()
+        BITS[mask] = mask._version, bits
+    return bits
 
 
 def behind(value, *others):

@@ -194,7 +194,9 @@ def _take_over(wrapper: Wrapper, inner: keras.optimizers.Optimizer, name: str, v
 def _every_gradient(inner, gradients: list, variables: list) -> tuple[list, list]:
     """Returns what `inner.apply`, which sums over replicas again, is to be called with."""
     count = _backend.replica_count()
-    known = {id(v): g / count for v, g in zip(variables, gradients, strict=True)}
+    if count != 1:
+        gradients = [g / count for g in gradients]
+    known = {id(v): g for v, g in zip(variables, gradients, strict=True)}
     if not isinstance(inner, getattr(keras.optimizers, "MultiOptimizer", ())):  # new in 3.15
         return list(known.values()), variables
     every = list(inner._trainable_variables)  # it wants all of them, with None where none is
