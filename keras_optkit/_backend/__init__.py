@@ -29,6 +29,7 @@ Each module here offers the same functions:
   scalar `function(weights, row, r, *arguments)`, where `row` is sample `i` of the arrays in `rows`
   as a batch of one. If `together`, all samples are differentiated at once, which takes memory
   for that many gradients, and may fail; else one after the other.
+- `nth_smallest(values, n)`: entry `n`, a scalar tensor, of the sorted values, none of them NaN.
 - `random_state()`, `set_random_state(state)`: global random numbers of the framework that are
   neither Keras' nor NumPy's; torch's, which data loaders use on every backend, are not here.
 - `shuffle_arrays(epoch_iterator, key)`: lets `fit` shuffle the arrays of a pass by the integer
@@ -83,6 +84,7 @@ keep: Callable[..., Any] = _framework.keep
 known: Callable[..., Any] = _framework.known
 least_of_replicas: Callable[..., Any] = _framework.least_of_replicas
 no_gradient: Callable[..., Any] = _framework.no_gradient
+nth_smallest: Callable[..., Any] = _framework.nth_smallest
 number: Callable[..., Any] = _framework.number
 numbers: Callable[..., Any] = _framework.numbers
 per_sample_sum: Callable[..., Any] = _framework.per_sample_sum

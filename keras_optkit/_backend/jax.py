@@ -10,6 +10,8 @@ import numpy as np
 from keras import ops
 from keras.src.backend.common.stateless_scope import get_stateless_scope
 
+from keras_optkit._backend import _bisection
+
 
 def dense(gradient):
     return ops.convert_to_tensor(gradient, sparse=False)
@@ -102,6 +104,13 @@ def fused(function, *arguments):
 
 def update_each(jobs, elementwise=False):
     return [function(*arguments) for function, arguments in jobs]
+
+
+@jax.jit
+def nth_smallest(values, n):
+    return _bisection.nth_smallest(
+        values, n, lambda bits: jax.lax.bitcast_convert_type(bits, "float32")
+    )
 
 
 def seeded_normal(shape, seed, index, step):

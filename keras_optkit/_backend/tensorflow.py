@@ -11,6 +11,8 @@ from keras.src.trainers.data_adapters.array_data_adapter import ArrayDataAdapter
 from tensorflow.python.eager import context
 from tensorflow.python.ops import control_flow_util, stateful_random_ops
 
+from keras_optkit._backend import _bisection
+
 
 def dense(gradient):
     return tf.convert_to_tensor(gradient)  # adds up the rows of an `IndexedSlices`
@@ -151,6 +153,10 @@ def fused(function, *arguments):
     # In a graph each operation is a kernel of its own that reads and writes memory; XLA makes
     # few kernels of all, and writes variables in place.
     return tf.function(function, jit_compile=True, autograph=False)(*arguments)
+
+
+def nth_smallest(values, n):
+    return _bisection.nth_smallest(values, n, lambda bits: tf.bitcast(bits, tf.float32))
 
 
 def seeded_normal(shape, seed, index, step):

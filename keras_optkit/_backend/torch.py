@@ -146,6 +146,12 @@ def _joined(parts):
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
+def nth_smallest(values, n):
+    if torch.compiler.is_compiling():  # where a number cannot be had
+        return torch.take(torch.sort(values.flatten()).values, n)
+    return torch.kthvalue(values.flatten(), int(n) + 1).values
+
+
 def seeded_normal(shape, seed, index, step):
     device = get_device()
     generator = torch.Generator(device)

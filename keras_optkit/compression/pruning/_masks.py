@@ -4,6 +4,8 @@ import math
 
 from keras import ops
 
+from keras_optkit import _backend
+
 
 def kept(size: int, sparsity):
     """Returns how many of `size` entries stay at `sparsity`, at least 1, as an int32 tensor.
@@ -24,8 +26,8 @@ def largest(scores, count):
     flat = ops.reshape(scores, (-1,))
     flat = ops.where(ops.isnan(flat), float("inf"), flat)
     size = math.prod(flat.shape)
-    # One sort, and no argsort: the threshold says nearly all, and the rest is counted.
-    threshold = ops.take(ops.sort(flat), ops.clip(size - count, 0, size - 1))
+    # The threshold says nearly all, and the rest is counted.
+    threshold = _backend.nth_smallest(flat, ops.clip(size - count, 0, size - 1))
     above = flat > threshold
     equal = ops.cast(flat == threshold, "int32")
     room = count - ops.sum(ops.cast(above, "int32"))
