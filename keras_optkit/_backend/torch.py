@@ -73,7 +73,7 @@ BITS = WeakIdKeyDictionary()  # of the masks in use
 
 def _bits(mask, size):
     """Returns integers of `size` bytes, of all bits or none: CPUs read booleans far more slowly."""
-    version, bits = BITS.get(mask, (None, mask))
+    version, bits = BITS[mask] if mask in BITS else (None, mask)
     if version != mask._version or bits.element_size() != size:
         bits = mask.to(INTEGERS[size]).neg_()
         BITS[mask] = mask._version, bits
