@@ -84,6 +84,7 @@ TABLES = {
     "large batch": large_batch,
     "pruning step": lambda: markdown(section("README.md", "What pruning costs")),
     "channels": lambda: markdown(section("README.md", "prune_channels")),
+    "quantization": lambda: markdown(section("README.md", "quantize_model")),
     "crashes": lambda: markdown(section("README.md", "TrainingState")),
     "monitor": lambda: markdown(section("README.md", "GradientMonitor")),
     "buffer": lambda: markdown(section("README.md", "ReplayBuffer")),
