@@ -8,7 +8,18 @@ from keras import ops
 
 from keras_optkit import _check, _registry
 from keras_optkit._config import Configurable
-from keras_optkit.optimizers import LARS, Group, Lookahead, Optimizer, RAdam, Transformed, Yogi
+from keras_optkit.compression import Pruned
+from keras_optkit.optimizers import (
+    LARS,
+    Averaged,
+    Group,
+    Lookahead,
+    Optimizer,
+    RAdam,
+    ScheduleFreeSGD,
+    Transformed,
+    Yogi,
+)
 from keras_optkit.transforms import GlobalNormClip, Transform
 from tests import oracles
 from tests.oracles import assert_steps, follow, make_weights, read, run
@@ -310,6 +321,31 @@ def test_a_second_fit_with_averages_goes_on():
         seen.append(averages)
     assert np.abs(seen[1][0] - seen[0][0]).max() > 1e-4
     assert int(model.optimizer.iterations) == 4
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: RAdam(0.1, use_ema=True),
+        lambda: Lookahead(keras.optimizers.Adam(use_ema=True)),
+        lambda: Averaged("adam"),
+        lambda: ScheduleFreeSGD(0.1),
+        lambda: Pruned(keras.optimizers.Adam(use_ema=True), 0.5),
+    ],
+    ids=["rule", "Keras inside", "Averaged", "schedule-free", "Pruned"],
+)
+def test_an_error_in_the_first_step_is_the_one_to_see(make):
+    class Broken(keras.layers.Dense):
+        def call(self, x, training=False):
+            if training:
+                raise ValueError("what is wrong")
+            return super().call(x)
+
+    model = keras.Sequential([keras.Input((3,)), Broken(1)])
+    model.compile(make(), "mse")
+    model.optimizer.build(model.trainable_variables)
+    with pytest.raises(ValueError, match="what is wrong"):
+        model.fit(np.ones((4, 3)), np.ones((4, 1)), verbose=0)
 
 
 def test_weights_without_gradients_are_not_lost_to_their_average():

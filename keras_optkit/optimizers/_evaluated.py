@@ -54,8 +54,8 @@ class Evaluated(Step):
             self._to_training()
             self._evaluating.assign(0)
 
-    def finalize_variable_values(self, var_list):
-        super().finalize_variable_values(var_list)
+    def _finalize(self, var_list):
+        super()._finalize(var_list)
         given = {id(v) for v in var_list}
         if self.built and all(id(v) in given for v in self._trainable_variables):
             self.use_evaluation_weights()

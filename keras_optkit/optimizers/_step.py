@@ -109,6 +109,15 @@ class Step(keras.optimizers.Optimizer):
         outside = {id(v) for v in counted}
         return [v for v in self.variables if id(v) not in outside]
 
+    def finalize_variable_values(self, var_list):
+        # On JAX an error in the first step of `fit` leaves no values, and is to be seen itself.
+        if _backend.known(self._iterations) is not None:
+            self._finalize(var_list)
+
+    def _finalize(self, var_list: list) -> None:
+        """Sets the weights that `fit` ends with."""
+        super().finalize_variable_values(var_list)
+
     def _overwrite_model_variables_with_average_value(self, trainable_variables):
         averages = self._model_variables_moving_average
         pairs = [

@@ -148,7 +148,7 @@ class Wrapper(Step):
     def _model_variables_moving_average(self):
         return self.inner_optimizer._model_variables_moving_average
 
-    def finalize_variable_values(self, var_list):
+    def _finalize(self, var_list):
         self.inner_optimizer.finalize_variable_values(var_list)
         if self.use_ema:  # Keras' own would leave weight and average one array
             _backend.assign(var_list, [ops.copy(read(v)) for v in var_list])

@@ -148,8 +148,8 @@ class Pruned(Wrapper):
         super()._update(gradients, variables)
         self._prune(seen)
 
-    def finalize_variable_values(self, var_list):
-        super().finalize_variable_values(var_list)
+    def _finalize(self, var_list):
+        super()._finalize(var_list)
         if self.use_ema:  # `fit` ends with the inner optimizer's averages, of unmasked weights
             _backend.keep(self._weights(), [read(m) for m in self._masks])
 
