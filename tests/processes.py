@@ -70,7 +70,14 @@ def everything(place, count, directory, dies_after=0):
     found["batches left of it"] = EPOCHS * BATCHES - len(monitor.steps)
     fisher = ko.continual.fisher_diagonal(model, own_x, verbose=0)
     found |= {f"fisher {i}": f for i, f in enumerate(fisher)}
-    if keras.backend.backend() == "tensorflow":  # where batches of a generator may get lost
+    if keras.backend.backend() == "tensorflow":
+        if count > 1:
+            try:
+                ko.diagnostics.find_learning_rate(model, Batches(), verbose=0)
+            except ValueError as error:
+                assert "which 2 processes train" in str(error), error
+            else:
+                raise AssertionError("batches got lost in silence")
         return model, found, own_samples(place, count)
     rates = ko.diagnostics.find_learning_rate(model, Batches(), steps=12, seeds=(0,), verbose=0)
     found["losses by rate"] = rates.losses

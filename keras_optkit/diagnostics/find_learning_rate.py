@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_optkit import _check
+from keras_optkit import _check, _processes
 from keras_optkit.diagnostics import _random_state
 from keras_optkit.diagnostics._batches import source
 from keras_optkit.diagnostics._borrowed import borrowed
@@ -46,7 +46,8 @@ def find_learning_rate(
     compiled step, and the global random numbers; also if there is an exception. Only an optimizer
     that was not built is built then. The weights and the optimizer's state are kept in host memory
     meanwhile. On JAX, processes that train one model together all call this, each with its share of
-    the data, and find the same; on TensorFlow find the rate in one process.
+    the data, and find the same. On TensorFlow find the rate in one process, before there are
+    several: a strategy deals out the batches of a source that it cannot divide, and some get lost.
 
     Args:
         model: A built and compiled model.
@@ -69,7 +70,7 @@ def find_learning_rate(
     Raises:
         TypeError: If an argument is of the wrong type, such as data that can be read only once.
         ValueError: If a number is out of its range, there are no data, or `model` is not built or
-            not compiled.
+            not compiled, or several processes train it by TensorFlow.
 
     Example:
         >>> found = keras_optkit.diagnostics.find_learning_rate(model, (x, y), verbose=0)
@@ -135,4 +136,11 @@ def _check_model(model: keras.Model) -> None:
         raise ValueError(
             "`model` must be compiled with an optimizer: call `model.compile(optimizer=..., "
             f"loss=...)` first. Received: model={model.name!r}, which is not"
+        )
+    if keras.backend.backend() == "tensorflow" and (count := _processes.place(model)[1]) > 1:
+        raise ValueError(
+            "`model` must be of one process on TensorFlow, where batches would get lost between "
+            "several. Find the rate before they start, without a strategy, with batches of as "
+            f"many samples as all of them take together. Received: model={model.name!r}, which "
+            f"{count} processes train"
         )
