@@ -41,7 +41,7 @@ def test_half_the_channels_of(name):
         f" FLOPs {plan.flops[1] / plan.flops[0]:.0%}, {len(frozen)} of {len(plan.groups)} groups"
         f" frozen: {[str(group) for group in frozen]}"
     )
-    assert error < 1e-5
+    assert error < max(1e-5, oracle.rounding(model, x))
     assert plan.parameters == (model.count_params(), small.count_params())
     assert len(frozen) == 1
     keras.utils.clear_session(free_memory=True)
