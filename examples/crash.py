@@ -61,15 +61,16 @@ while True:
 pairs = zip(smooth.get_weights(), resumed.get_weights(), strict=True)
 difference = max(np.abs(a - b).max() for a, b in pairs)
 
-print(f"{crashes} crashes on the way through {EPOCHS} epochs of 30 batches")
+print(f"crashes on the way through {EPOCHS} epochs of 30 batches: {crashes}")
 print(f"largest difference of a weight to the run without any: {difference}")
 print(f"losses by epoch equal: {losses == expected}")
 
 figure = Figure(figsize=(6.4, 4), layout="constrained")
 axes = figure.subplots()
 axes.plot(range(1, EPOCHS + 1), expected, "o-", color="#0072B2", label="in one go")
-axes.plot(range(1, EPOCHS + 1), losses, "x", color="#D55E00", label=f"with {crashes} crashes")
+axes.plot(range(1, EPOCHS + 1), losses, "x", color="#D55E00", label=f"with crashes: {crashes}")
 axes.set(xlabel="epoch", ylabel="loss", title="Training with Dropout, interrupted and not")
+axes.locator_params("x", integer=True)
 axes.legend()
 figure.savefig(out / "loss.png", dpi=150)
 print(f"\nplot    {out / 'loss.png'}")

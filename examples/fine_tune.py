@@ -65,6 +65,7 @@ axes.set_prop_cycle(color=["#D55E00", "#0072B2", "#009E73"])
 for name, accuracy in results.items():
     axes.plot(range(1, EPOCHS + 1), accuracy, label=name)
 axes.set(xlabel="epoch", ylabel="test accuracy", title="Five new digits from four images of each")
+axes.locator_params("x", integer=True)
 axes.legend()
 figure.savefig(out / "accuracy.png", dpi=150)
 

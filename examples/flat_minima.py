@@ -56,6 +56,7 @@ axes.set_prop_cycle(color=["#D55E00", "#0072B2", "#009E73"])
 for name, accuracy in results.items():
     axes.plot(range(1, EPOCHS + 1), accuracy, label=name)
 axes.set(xlabel="epoch", ylabel="test accuracy", title="Trained on labels of which 27 % are wrong")
+axes.locator_params("x", integer=True)
 axes.legend()
 figure.savefig(out / "accuracy.png", dpi=150)
 

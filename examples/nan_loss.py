@@ -52,6 +52,7 @@ axes.set_prop_cycle(color=["#D55E00", "#0072B2", "#009E73"], marker=["x", "o", "
 for name, accuracy in results.items():
     axes.plot(range(1, EPOCHS + 1), accuracy, label=name)
 axes.set(xlabel="epoch", ylabel="validation accuracy", ylim=(0, 1.02), title="One NaN in the data")
+axes.locator_params("x", integer=True)
 axes.legend()
 figure.savefig(out / "accuracy.png", dpi=150)
 

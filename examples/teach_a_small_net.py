@@ -64,7 +64,7 @@ axes = figure.subplots()
 axes.barh([*scores], [np.mean(found) for found in scores.values()], color="#0072B2")
 axes.axvline(top, color="#D55E00")
 axes.set(
-    xlim=(0.5, 1),
+    xlim=(0, 1),
     xlabel="test accuracy (the line: the teacher itself)",
     title="A student of 16 units, taught by",
 )

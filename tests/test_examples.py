@@ -92,7 +92,9 @@ def test_small_for_a_phone(run):
 
 def test_crash(run):
     printed = run("crash")
-    assert "1 crashes" in printed and "without any: 0.0" in printed and "equal: True" in printed
+    assert (
+        "30 batches: 1\n" in printed and "without any: 0.0" in printed and "equal: True" in printed
+    )
 
 
 @once
