@@ -18,6 +18,11 @@ def shard_state(model: keras.Model) -> None:
     which `n` divides, of any optimizer of Keras or of this package and of its wrappers. Under
     `keras.distribution.ModelParallel` state is split once more, by the devices of a batch.
 
+    How gradients and weights travel is XLA's choice. On eight CPU devices (JAX 0.10) its program
+    has one all-reduce of whole gradients, of which each device keeps its part, and one all-gather
+    for each weight: half as many bytes again as without. A reduce-scatter in place of the
+    all-reduce, which would make it as many, was not seen; other devices were not looked at.
+
     Call it in the scope of the distribution, after `compile`, and again after loading a model: a
     file holds whole arrays and no layout, so training may go on with any number of devices.
 
