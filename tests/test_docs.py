@@ -66,6 +66,16 @@ def test_readme_block(number, tmp_path):
     exec(compile(block, "README.md", "exec"), {})
 
 
+def test_readme_links_lead_somewhere():
+    links = re.findall(r"\]\((?!http)([^)#]+)#?([^)]*)\)", (ROOT / "README.md").read_text())
+    assert len(links) > 40
+    for path, anchor in links:
+        assert (ROOT / path).exists(), path
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", (ROOT / path).read_text(), re.M)
+            assert anchor in [h.lower().replace(" ", "-") for h in headings], (path, anchor)
+
+
 def test_every_public_name_has_an_example():
     public = {
         name

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+NONE = "\N{EN DASH}"
 MODES = {  # column: file, mode
     "JAX": ("jax", "jit"),
     "TensorFlow, XLA": ("tensorflow", "xla"),
@@ -70,15 +71,19 @@ def large_batch() -> str:
     return markdown(columns(rows, *wanted))
 
 
-def faults() -> str:
-    """Returns the README's table of what is wrong in Keras."""
+def beside(other: str) -> str:
+    """Returns the README's table beside Keras and TF-MOT, of what one of them has."""
     text = (BENCHMARKS.parent / "README.md").read_text()
     table = re.search(r"^\| \| Keras 3.*\n(?:\|.*\n)+", text, re.M)[0].strip()
-    return re.sub(r"\[([^\]]+)\]\([^)]+\)", r"\1", table)  # the site does not have the tests
+    table = re.sub(r"\[([^\]]+)\]\([^)]+\)", r"\1", table)  # the site does not have the tests
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    kept = columns(rows, "", other, "here", "shown by")
+    return markdown([row for row in kept if row[1] != NONE])
 
 
 TABLES = {
-    "faults": faults,
+    "beside Keras": lambda: beside("Keras 3.15"),
+    "beside TF-MOT": lambda: beside("TF-MOT 0.8"),
     "update cost": update_cost,
     "quality": quality,
     "large batch": large_batch,

@@ -1,4 +1,4 @@
-"""Callbacks that watch training and report; they leave the model as they found it."""
+"""Callbacks that watch training, stop it in time, and bring it back after a crash."""
 
 from keras_optkit.callbacks._activation_flags import ActivationFlag as ActivationFlag
 from keras_optkit.callbacks._base import Callback as Callback
