@@ -73,11 +73,10 @@ BITS = WeakIdKeyDictionary()  # of the masks in use
 
 def _bits(mask, size):
     """Returns integers of `size` bytes, of all bits or none: CPUs read booleans far more slowly."""
-    version, bits = BITS[mask] if mask in BITS else (None, mask)
-    if version != mask._version or bits.element_size() != size:
-        bits = mask.to(INTEGERS[size]).neg_()
-        BITS[mask] = mask._version, bits
-    return bits
+    kept = BITS.get(mask)
+    if kept is None or kept[0] != mask._version or kept[1].element_size() != size:
+        kept = BITS[mask] = mask._version, mask.to(INTEGERS[size]).neg_()
+    return kept[1]
 
 
 def behind(value, *others):
