@@ -23,16 +23,15 @@ def largest(scores, count):
         scores: Tensor of any shape; NaN counts as the largest, so that it stays to be seen.
         count: Scalar int32 tensor, from 0 to the size of `scores`.
     """
-    flat = ops.reshape(scores, (-1,))
-    flat = ops.where(ops.isnan(flat), float("inf"), flat)
-    size = math.prod(flat.shape)
+    scores = ops.where(ops.isnan(scores), float("inf"), scores)
+    size = math.prod(scores.shape)
     # The threshold says nearly all, and the rest is counted.
-    threshold = _backend.nth_smallest(flat, ops.clip(size - count, 0, size - 1))
-    above = flat > threshold
-    equal = ops.cast(flat == threshold, "int32")
+    threshold = _backend.nth_smallest(scores, ops.clip(size - count, 0, size - 1))
+    above, equal = scores > threshold, scores == threshold
     room = count - ops.sum(ops.cast(above, "int32"))
-    mask = ops.logical_or(above, ops.logical_and(equal == 1, ops.cumsum(equal) <= room))
-    return ops.reshape(mask, scores.shape)
+    ranks = ops.cumsum(ops.cast(ops.reshape(equal, (-1,)), "int32"))
+    first = ops.reshape(ranks, scores.shape) <= room
+    return ops.logical_or(above, ops.logical_and(equal, first))
 
 
 def largest_of_all(scores: list, count) -> list:
