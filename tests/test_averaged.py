@@ -248,9 +248,10 @@ def normalized():
 def test_recalibrates_batchnorm():
     model = normalized()
     x, _ = data()
+    norm = model.get_layer("norm")
+    norm.moving_mean.assign(np.full(3, np.nan))
     before = [(v, v.numpy().copy()) for v in model.variables]
     recalibrate_batchnorm(model, x, batch_size=8)
-    norm = model.get_layer("norm")
     seen = x.astype("float64") @ model.layers[0].kernel.numpy() + model.layers[0].bias.numpy()
     batches = seen.reshape(4, 8, 3)
     np.testing.assert_allclose(norm.moving_mean.numpy(), batches.mean(axis=(0, 1)), atol=1e-6)
@@ -297,6 +298,26 @@ def test_another_model_leaves_the_first_alone():
     before = model.get_weights()
     optimizer.finalize_variable_values(network().trainable_variables)
     assert_same(model.get_weights(), before, "the first model")
+
+
+def test_weights_frozen_later_are_still_averages_after_fit():
+    weights, optimizer = make_weights({"a": 0.0, "b": 0.0}), Averaged(SGD(1.0), "polyak")
+    list(run(optimizer, weights, [[np.float32(-1.0)] * 2] * 3))
+    optimizer.finalize_variable_values(weights[1:])
+    assert [float(w.numpy()) for w in weights] == [2.0, 2.0]
+
+
+@pytest.mark.parametrize("jit", [False, True], ids=["eager", "compiled"])
+@pytest.mark.parametrize("make", [lambda: Averaged(SGD(1.0)), lambda: ScheduleFreeSGD(1.0)])
+def test_lookahead_starts_from_the_training_weights(make, jit):
+    def train(evaluates):
+        weights, optimizer = make_weights({"w": 0.0}), Lookahead(make(), sync_period=1)
+        list(run(optimizer, weights, [[np.float32(-1.0)]] * 3))
+        if evaluates:
+            optimizer.finalize_variable_values(weights)
+        return list(run(optimizer, weights, [[np.float32(0.0)]], jit))
+
+    assert_steps(train(True), train(False))
 
 
 def test_names_of_our_own_optimizers():

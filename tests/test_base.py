@@ -17,6 +17,7 @@ from keras_optkit.optimizers import (
     Optimizer,
     RAdam,
     ScheduleFreeSGD,
+    SkipNonFinite,
     Transformed,
     Yogi,
 )
@@ -150,6 +151,15 @@ def test_accumulated_batches_equal_their_mean(count, jit):
     for slot in ("momentum", "velocity", "average"):
         assert_steps([read(named(optimizer, slot))], [read(named(whole, slot))])
     assert int(optimizer.iterations) == int(whole.iterations) == 2
+
+
+def test_a_gradient_may_be_missing_in_the_first_of_the_batches():
+    weights, optimizer = make_weights({"a": 0.0, "b": 0.0}), Descent(gradient_accumulation_steps=2)
+    optimizer.build(weights)
+    one = np.float32(1.0)
+    with pytest.warns(UserWarning, match="'b'"):
+        *_, after = run(optimizer, weights, [[one, one], [one, one], [one, None], [one, one]])
+    assert [float(w) for w in after] == [-4.0, -3.0]
 
 
 @pytest.mark.parametrize("jit", [False, True])
@@ -355,6 +365,29 @@ def test_weights_without_gradients_are_not_lost_to_their_average():
         list(run(optimizer, weights, [[np.float32(1.0), None]] * 2))
     optimizer.finalize_variable_values(weights)
     assert value(weights[1]) == 1.0
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: RAdam(0.5, use_ema=True, gradient_accumulation_steps=2),
+        lambda: SkipNonFinite(keras.optimizers.SGD(0.5, use_ema=True)),
+    ],
+    ids=["accumulating", "skipping"],
+)
+def test_before_the_first_update_no_averages_are_taken(make):
+    weights, optimizer = make_weights({"w": 1.0}), make()
+    list(run(optimizer, weights, [[np.float32(np.inf)]]))
+    optimizer.finalize_variable_values(weights)
+    assert value(weights[0]) == 1.0
+
+
+def test_weights_frozen_later_do_not_mix_up_averages():
+    weights, optimizer = make_weights({"a": 1.0, "b": 2.0}), Descent(0.5, use_ema=True)
+    list(run(optimizer, weights, [[np.float32(1.0), np.float32(1.0)]] * 2))
+    optimizer.finalize_variable_values(weights[1:])
+    _, average = read(named(optimizer, "average"))
+    assert value(weights[1]) == average > 0 and value(weights[0]) == -1.0
 
 
 # Clipping and loss scaling.
@@ -739,6 +772,12 @@ def test_repr_shows_what_differs_from_the_defaults():
     assert repr(Part(size="x", colour="blue")) == "Part(size='x', colour='blue')"
     assert Part(3, "blue").get_config() == {"size": 3, "colour": "blue", "weight": 1.0}
     assert repr(GlobalNormClip(1.0)) == "GlobalNormClip(max_norm=1.0)"
+
+    class Plain(Optimizer):
+        def __init__(self, learning_rate):
+            super().__init__(learning_rate)
+
+    assert repr(Plain(0.5)) == "Plain(learning_rate=0.5)"
 
 
 def test_a_subclass_with_a_rule_of_its_own_is_not_taken_for_elementwise():

@@ -397,6 +397,16 @@ def test_exclusion_from_decay_survives_save_and_load(by, tmp_path):
     assert decays(loaded) == expected
 
 
+@pytest.mark.parametrize("inner", [RAdam, keras.optimizers.AdamW])
+def test_exclusion_from_decay_reaches_the_optimizer_inside(inner):
+    weights, optimizer = make_weights(START), Lookahead(inner(0.5, weight_decay=0.5))
+    optimizer.exclude_from_weight_decay(var_list=weights[:1])
+    before = read(weights)
+    (after,) = run(optimizer, weights, ZEROS)
+    factors = [float((a / b).mean()) for a, b in zip(after, before, strict=True)]
+    np.testing.assert_allclose(factors, [1.0, 0.75, 0.75, 0.75])
+
+
 def test_exclusion_from_decay_must_come_before_building():
     optimizer = RAdam(weight_decay=0.1)
     optimizer.build(make_weights(START))

@@ -512,6 +512,15 @@ def test_schedule_free_leaves_weights_without_gradients_alone():
     np.testing.assert_array_equal(weights[1].numpy(), np.ones(3))
 
 
+def test_schedule_free_averages_evenly_over_many_steps():
+    optimizer, one, t = o.ScheduleFreeSGD(), np.float32(1), np.float32(2**25)
+    tensors = [keras.ops.convert_to_tensor(x) for x in (0.003 * one, one, t)]
+    rate, first, late = tensors
+    _, scalars = optimizer.prepare([], [], first, [], (0 * first,) * 3, rate)
+    (share, _), _ = optimizer.prepare([], [], late, [], scalars, rate)
+    np.testing.assert_allclose(t * float(keras.ops.convert_to_numpy(share)), 1, rtol=1e-6)
+
+
 def test_schedule_free_keeps_to_half_precision_weights():
     # Steps too small for bfloat16 are lost on the weights, and must not add up beside them.
     start, gradients = valley(200)

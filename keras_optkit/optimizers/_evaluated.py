@@ -56,21 +56,23 @@ class Evaluated(Step):
 
     def _finalize(self, var_list):
         super()._finalize(var_list)
-        given = {id(v) for v in var_list}
-        if self.built and all(id(v) in given for v in self._trainable_variables):
+        given = {id(v) for v in var_list}  # without those frozen since `build`
+        if self.built and any(id(v) in given for v in self._trainable_variables):
             self.use_evaluation_weights()
 
     def _holds_evaluation_weights(self) -> bool:
         return bool(ops.convert_to_numpy(self._evaluating))
 
-    def _has_moved(self) -> bool:
-        return int(ops.convert_to_numpy(self.iterations)) > 0
+    def go_back(self) -> None:
+        """Does what `use_training_weights` does, in a compiled step."""
 
-    def _update(self, gradients, variables):
-        def go_back():
+        def effect():
             self._to_training()
             _backend.assign([self._evaluating], [ops.zeros_like(read(self._evaluating))])
 
         evaluating = read(self._evaluating) > 0
-        _backend.cond(evaluating, go_back, [*self._exchanged(), self._evaluating])
+        _backend.cond(evaluating, effect, [*self._exchanged(), self._evaluating])
+
+    def _update(self, gradients, variables):
+        self.go_back()
         super()._update(gradients, variables)

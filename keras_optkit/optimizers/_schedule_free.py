@@ -27,7 +27,7 @@ class ScheduleFree(Evaluated, Optimizer):
     ```
     """
 
-    scalars = {"largest_learning_rate": 0.0, "weight_sum": 0.0, "share": 0.0}  # noqa: RUF012
+    scalars = {"largest_learning_rate": 0.0, "mean_weight": 0.0, "share": 0.0}  # noqa: RUF012
 
     def __init__(
         self,
@@ -69,12 +69,12 @@ class ScheduleFree(Evaluated, Optimizer):
         super().build(variables)
 
     def prepare(self, gradients, weights, step, slots, scalars, learning_rate):
-        largest, total, before = scalars
+        largest, mean, before = scalars
         largest = ops.maximum(largest, learning_rate)
         weight = ops.power(largest, 2) * ops.power(step, self.weight_power)
-        total = total + weight
-        share = ops.where(total > 0, weight / ops.where(total > 0, total, 1), 0)
-        return (share, before), (largest, total, share)
+        mean = mean + (weight - mean) / step  # not a sum, which float32 would not count up far
+        share = ops.where(mean > 0, weight / ops.where(mean > 0, step * mean, 1), 0)
+        return (share, before), (largest, mean, share)
 
     def move(self, direction, source, weight, ahead, shared, learning_rate, weight_decay):
         """Returns the new `y` and `u`; `direction` is a function of the tensor `source`."""

@@ -87,13 +87,21 @@ class Step(keras.optimizers.Optimizer):
             return
         count = read(self._iterations) % steps
         sums = [self._accumulated_gradients[self._get_variable_index(v)] for v in variables]
+        given = {id(total) for total in sums}
+        # Of weights without a gradient in this batch, which may get one in the next.
+        others = [
+            total
+            for total in self._accumulated_gradients
+            if total is not None and id(total) not in given
+        ]
 
         def add(gradients, first):
             totals = [
                 ops.where(first, gradient, read(total) + gradient)
                 for gradient, total in zip(gradients, sums, strict=True)
             ]
-            _backend.assign(sums, totals)
+            kept = [ops.where(first, ops.zeros_like(read(t)), read(t)) for t in others]
+            _backend.assign([*sums, *others], [*totals, *kept])
 
         _backend.fused(add, gradients, count == 0)
         _backend.cond(
@@ -118,11 +126,16 @@ class Step(keras.optimizers.Optimizer):
         """Sets the weights that `fit` ends with."""
         super().finalize_variable_values(var_list)
 
+    def _has_moved(self) -> bool:
+        return int(ops.convert_to_numpy(self.iterations)) > 0
+
     def _overwrite_model_variables_with_average_value(self, trainable_variables):
-        averages = self._model_variables_moving_average
-        pairs = [
-            (v, a) for v, a in zip(trainable_variables, averages, strict=True) if a is not None
-        ]
+        if not self._has_moved():
+            return  # averages begin with the first update
+        # By weight, not by place: some may have been frozen since `build`.
+        own = zip(self._trainable_variables, self._model_variables_moving_average, strict=True)
+        averages = {id(v): average for v, average in own if average is not None}
+        pairs = [(v, averages[id(v)]) for v in trainable_variables if id(v) in averages]
         # Copies: JAX donates the arrays of both, and must not be given one array twice.
         _backend.assign([v for v, _ in pairs], [ops.copy(read(a)) for _, a in pairs])
 
@@ -166,8 +179,8 @@ class Step(keras.optimizers.Optimizer):
         arguments = {n: getattr(self, n) for n in _config.parameters(type(self))}
         if "learning_rate" in arguments:
             arguments["learning_rate"] = self._learning_rate
-        if arguments["name"].replace("_", "").rstrip("0123456789") == type(self).__name__.lower():
-            del arguments["name"]  # Keras' own choice
+        if self.name.replace("_", "").rstrip("0123456789") == type(self).__name__.lower():
+            arguments.pop("name", None)  # Keras' own choice
         return _config.call(self, arguments)
 
     def get_config(self) -> dict[str, Any]:

@@ -149,9 +149,15 @@ class Wrapper(Step):
         return self.inner_optimizer._model_variables_moving_average
 
     def _finalize(self, var_list):
+        if self.use_ema and not self._has_moved():
+            return  # averages, Keras' own too, are 0 still
         self.inner_optimizer.finalize_variable_values(var_list)
         if self.use_ema:  # Keras' own would leave weight and average one array
             _backend.assign(var_list, [ops.copy(read(v)) for v in var_list])
+
+    def exclude_from_weight_decay(self, var_list=None, var_names=None):
+        """Takes weight decay off weights, as the optimizer inside does."""
+        self.inner_optimizer.exclude_from_weight_decay(var_list, var_names)
 
     def get_config(self):
         return super().get_config() | {"inner_optimizer": _canonical(self.inner_optimizer)}

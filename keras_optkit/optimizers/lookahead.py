@@ -7,6 +7,7 @@ from keras import ops
 
 from keras_optkit import _backend, _check
 from keras_optkit._registry import register
+from keras_optkit.optimizers._evaluated import Evaluated
 from keras_optkit.optimizers._inside import chain
 from keras_optkit.optimizers._slots import add_slot, copy, read
 from keras_optkit.optimizers._wrapper import Wrapper, WrapperKwargs
@@ -80,6 +81,10 @@ class Lookahead(Wrapper):
         self._slow = [add_slot(self, v, "slow") for v in self._fast()]
 
     def before(self, gradients, variables):
+        for inside in chain(self.inner_optimizer):
+            if isinstance(inside, Evaluated):
+                inside.go_back()  # or slow weights would start at those to evaluate
+
         def start():
             _backend.assign(self._slow, [copy(fast) for fast in self._fast()])
 

@@ -36,7 +36,7 @@ class RAdam(Optimizer):
         beta_2: Decay per step of the mean of squared gradients, in (0.6, 1).
         epsilon: Added to `sqrt(v_hat)`, so in units of the gradient; 0 or more.
         threshold: The `rho` to wait for, in [4, rho_inf); 5 is reached at step 6.
-        **kwargs: Those of `keras.optimizers.Optimizer`; `weight_decay` is decoupled.
+        **kwargs: Those of `Optimizer`; `weight_decay` is decoupled.
 
     Example:
         >>> model.compile(optimizer=keras_optkit.optimizers.RAdam(0.01), loss="mse")

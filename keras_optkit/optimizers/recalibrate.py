@@ -57,6 +57,8 @@ def recalibrate_batchnorm(model: keras.Model, data: Any, batch_size: int = 32) -
     try:
         for layer in layers:
             layer.momentum = 0.0  # leaves what a batch shows in the statistics
+        for variable in statistics:
+            variable.assign(ops.zeros(variable.shape))  # 0 times a NaN would be one
         for batch in _batches(data, batch_size):
             model(batch, training=True)
             sums = [s + ops.convert_to_numpy(v) for s, v in zip(sums, statistics, strict=True)]
