@@ -13,7 +13,7 @@ SHAPES = {
     "dense/bias": (3,),
     "norm/gamma": (3,),
     "unbiased/kernel": (3, 2),
-    "scale": (),
+    "gain": (),
 }
 EXCLUDED = [path.endswith(("bias", "gamma")) for path in SHAPES]
 
@@ -94,7 +94,7 @@ def test_excluded_weights_train_by_plain_momentum(momentum):
     start, gradients = problem(20)
     plain = [oracles.SGD(momentum) for _ in start]
     expected = list(follow(plain, start.values(), gradients, repeat(0.1)))
-    optimizer = LARS(0.1, momentum=momentum, weight_decay=0.5, exclude=["kernel", "bias|scale"])
+    optimizer = LARS(0.1, momentum=momentum, weight_decay=0.5, exclude=["kernel", "bias|gain"])
     actual = list(run(optimizer, make_weights(start), gradients))
     names = list(SHAPES)
     included = names.index("norm/gamma")  # since these patterns take the place of the default's
@@ -102,6 +102,15 @@ def test_excluded_weights_train_by_plain_momentum(momentum):
     for weights in (*actual, *expected):
         del weights[included]
     assert_steps(actual, expected)
+
+
+def test_excludes_all_weights_of_normalization_layers():
+    layers = keras.layers
+    kinds = layers.BatchNormalization, layers.GroupNormalization, layers.RMSNormalization
+    for layer in (layers.LayerNormalization(), *(kind() for kind in kinds)):
+        layer.build((None, 32))
+        rules = [LARS().rule_for(v).__name__ for v in layer.trainable_variables]
+        assert rules and set(rules) == {"update_excluded"}, layer.name
 
 
 def test_excludes_nothing_when_told_so():

@@ -12,7 +12,7 @@ from keras_optkit.optimizers import Group
 from tests import judges, oracles
 from tests.oracles import assert_steps, follow, make_weights, optax_steps, run
 
-SHAPES = {"dense/kernel": (4, 4), "conv/kernel": (2, 3, 5), "dense/bias": (3,), "scale": ()}
+SHAPES = {"dense/kernel": (4, 4), "conv/kernel": (2, 3, 5), "dense/bias": (3,), "gain": ()}
 AXES = [1, 2, 0, 0]  # how many are a kernel's rows
 BIASES = [False, False, True, False]
 RATE = 0.05
@@ -109,7 +109,7 @@ def test_follows_the_paper_when_compiled(name):
     assert_steps(run(make(), make_weights(start), gradients, jit=True), expected, 2e-6)
 
 
-SQUARE = {"dense/kernel": (4, 4), "conv/kernel": (2, 3, 6), "dense/bias": (3,), "scale": ()}
+SQUARE = {"dense/kernel": (4, 4), "conv/kernel": (2, 3, 6), "dense/bias": (3,), "gain": ()}
 
 
 @pytest.mark.parametrize("max_dimension", [100, 5])
@@ -383,7 +383,13 @@ def test_muon_flattens_between_inputs_and_outputs(shape, path, rows):
 
 @pytest.mark.parametrize(
     "path",
-    ["token/embeddings", "head/kernel", "separable_conv2d/depthwise_kernel", "query/bias"],
+    [
+        "token/embeddings",
+        "output/reverse_embeddings",
+        "head/kernel",
+        "separable_conv2d/depthwise_kernel",
+        "query/bias",
+    ],
 )
 def test_muon_leaves_ends_to_adamw(path):
     start, gradients = problem(5, shapes={"dense/kernel": (3, 3), path: (4, 3)})

@@ -10,6 +10,7 @@ from keras_optkit.optimizers import (
     Lookahead,
     RAdam,
     Scheduled,
+    ScheduleFreeSGD,
     SkipNonFinite,
     Transformed,
 )
@@ -224,6 +225,9 @@ def test_names_of_settings(schedules, message):
     assert message in str(error.value)
     with pytest.raises(ValueError, match=r"floats other than 0.*'momentum' of SGD is 0\.0"):
         Scheduled(keras.optimizers.SGD(0.1), {"momentum": FALL})
+    # The average that is evaluated takes one `beta_1` for all steps.
+    with pytest.raises(ValueError, match=r"'beta_1' of ScheduleFreeSGD is 0\.9"):
+        Scheduled(ScheduleFreeSGD(0.1), {"beta_1": FALL})
 
 
 def test_what_is_no_schedule():

@@ -325,7 +325,7 @@ def test_plot_without_matplotlib(monkeypatch):
          r"`start_factor` must be greater than 0 for .*1e-3 is common.*start_factor=0\.0"),
         (lambda: Sequence(0.1, []), r"`schedules` must be a list of numbers.*schedules=0\.1"),
         (lambda: Sequence([0.1, None], [5]), r"`schedules\[1\]` must be a number or .*\]=None"),
-        (lambda: Sequence([], []), r"`boundaries` must hold one step fewer .*schedules, 0"),
+        (lambda: Sequence([], []), r"`schedules` must hold at least one .*schedules=\[\]"),
         (lambda: Sequence([1, 2], 5), r"`boundaries` must be a list of integers.*boundaries=5"),
         (lambda: Sequence([1, 2], [5, 6]), r"one step fewer than .* 2: .*boundaries=\[5, 6\]"),
         (lambda: Sequence([1, 2, 3], [5, 5]), r"`boundaries` must increase.*boundaries=\[5, 5\]"),

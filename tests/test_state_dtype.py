@@ -193,6 +193,10 @@ def test_a_weight_that_rests_keeps_its_state():
     for kept in ("bfloat16", "int8"):
         model = fit(network(), optimizers.RAdam(0.01, state_dtype=kept))
         optimizer = model.optimizer
+        with pytest.raises(ValueError, match="`paces` must hold a factor for each weight"):
+            optimizer.set_paces([1.0])
+        with pytest.raises(ValueError, match=r"`paces\[1\]` must be at least 0"):
+            optimizer.set_paces([0.0, -1.0, 1.0, 1.0])
         optimizer.set_paces([0.0, 1.0, 1.0, 1.0])
         before = [as_numpy(ops.cast(v, "float32")) for slot in optimizer._slots[0] for v in slot]
         x, y = data()

@@ -31,8 +31,14 @@ class Grouped(Step):
             paces: Factors of the learning rate, 0 or more, in the order of the weights that the
                 optimizer was built with; 0 leaves a weight and its slots alone.
         """
+        count = len(self._trainable_variables)
+        if not self.built or len(paces) != count:
+            raise ValueError(
+                "`paces` must hold a factor for each weight that the optimizer was built with, "
+                f"{count} of them. {_check.received('paces', paces)}"
+            )
+        paces = [_check.in_range(f"paces[{i}]", pace, low=0) for i, pace in enumerate(paces)]
         if self._pace is None:
-            count = len(self._trainable_variables)
             self._pace = self.add_variable((count,), "ones", "float32", name="pace")
             # A weight that starts late has its own bias corrections and first step.
             self._counts = self.add_variable((count,), "zeros", "int32", name="counts")

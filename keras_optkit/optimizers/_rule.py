@@ -14,6 +14,7 @@ class Rule:
     means: ClassVar[tuple[str, ...]] = ("momentum", "difference")  # slots that bear rounding,
     squares: ClassVar[tuple[str, ...]] = ("velocity",)  # and those of them that are never negative
     scalars: ClassVar[dict[str, float]] = {}  # state of the optimizer as a whole, and its start
+    fixed: ClassVar[tuple[str, ...]] = ()  # settings that `Scheduled` must not change
     elementwise: ClassVar[bool] = False  # does each entry of a weight move by itself?
     cautious: bool  # an argument of `Optimizer`
 

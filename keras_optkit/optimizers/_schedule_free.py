@@ -27,6 +27,7 @@ class ScheduleFree(Evaluated, Optimizer):
     ```
     """
 
+    fixed = ("beta_1",)
     scalars = {"largest_learning_rate": 0.0, "mean_weight": 0.0, "share": 0.0}  # noqa: RUF012
 
     def __init__(

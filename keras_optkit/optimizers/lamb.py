@@ -38,8 +38,8 @@ class LAMB(Optimizer):
         max_norm: Greatest norm to reckon with, above `min_norm`; None for no limit. The
             authors' experiments have 10.
         exclude: Patterns, as in `Group`, of weights without a trust ratio, which train as by
-            AdamW. Biases and normalization weights, unless said otherwise; `()` excludes none.
-            Take decay off weights by `groups`, as with `no_decay_groups`.
+            AdamW. Biases, scales and normalization weights, unless said otherwise; `()` excludes
+            none. Take decay off weights by `groups`, as with `no_decay_groups`.
         **kwargs: Those of `Optimizer`; `weight_decay` is inside the trust ratio.
 
     Example:

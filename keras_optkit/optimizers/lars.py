@@ -11,7 +11,7 @@ from keras_optkit.optimizers._arguments import LearningRate, OptimizerKwargs
 from keras_optkit.optimizers._base import Optimizer
 from keras_optkit.optimizers._moments import norm
 
-EXCLUDE = ("bias", "beta", "gamma")
+EXCLUDE = ("bias", "beta", "gamma", "scale$")  # `scale` is that of RMSNormalization
 
 
 @register
@@ -38,7 +38,7 @@ class LARS(Optimizer):
         epsilon: Added to the denominator, in units of the gradient's norm; 0 or more.
         nesterov: Whether to take the momentum step ahead of the gradient.
         exclude: Patterns, as in `Group`, of weights that get neither the trust ratio nor decay:
-            they train by momentum SGD at the raw learning rate. Biases and normalization
+            they train by momentum SGD at the raw learning rate. Biases, scales and normalization
             weights, unless said otherwise; `()` excludes none.
         **kwargs: Those of `Optimizer`; `weight_decay` is inside the rule here, not decoupled.
 

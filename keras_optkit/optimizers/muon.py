@@ -14,7 +14,7 @@ from keras_optkit.optimizers._matrices import as_matrix, is_projection
 from keras_optkit.optimizers._moments import adam, mean, norm
 
 EXCLUDE = (
-    *("embeddings", "head", "logits", "predictions"),
+    *("(reverse_)?embeddings", "head", "logits", "predictions"),
     *("bias", "depthwise_kernel", "depthwise_conv.*"),
 )
 COEFFICIENTS = (3.4445, -4.775, 2.0315)

@@ -58,7 +58,8 @@ class Scheduled(Wrapper):
         for name, schedule in schedules.items():
             _check.instance(f"schedules[{name!r}]", schedule, LearningRateSchedule, "a schedule")
             value = getattr(self.rule, name, None)
-            if name in FIXED or not isinstance(value, float) or value == 0:
+            fixed = name in FIXED or name in getattr(self.rule, "fixed", ())
+            if fixed or not isinstance(value, float) or value == 0:
                 raise ValueError(
                     "`schedules` must name settings of the optimizer inside that are floats other "
                     "than 0 and enter each step as they are, such as `beta_1`; give it a schedule "

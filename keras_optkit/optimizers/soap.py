@@ -69,7 +69,7 @@ class SOAP(Optimizer):
         epsilon: float = 1e-8,
         precondition_every: int = 10,
         max_dimension: int = 2048,
-        exclude: str | Sequence[str] = ("embeddings", "bias"),
+        exclude: str | Sequence[str] = ("(reverse_)?embeddings", "bias"),
         **kwargs: Unpack[OptimizerKwargs],
     ):
         super().__init__(learning_rate, **kwargs)

@@ -84,6 +84,10 @@ def _takes_one_step(schedule: LearningRateSchedule) -> bool:
 def as_schedules(name: str, value: Any) -> list[float | LearningRateSchedule]:
     """Returns `value`, a list of numbers and schedules, as `as_schedule` returns each of them."""
     _check.instance(name, value, (list, tuple), "a list of numbers or schedules")
+    if not value:
+        raise ValueError(
+            f"`{name}` must hold at least one number or schedule. {_check.received(name, value)}"
+        )
     return [as_schedule(f"{name}[{i}]", schedule) for i, schedule in enumerate(value)]
 
 

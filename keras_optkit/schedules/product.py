@@ -7,7 +7,6 @@ import operator
 import keras
 from keras import ops
 
-from keras_optkit import _check
 from keras_optkit._registry import register
 from keras_optkit.schedules._base import Schedule, as_schedules, value_of
 
@@ -43,11 +42,6 @@ class Product(Schedule):
         ],
     ):
         self.schedules = as_schedules("schedules", schedules)
-        if not self.schedules:
-            raise ValueError(
-                "`schedules` must hold at least one number or schedule. "
-                f"{_check.received('schedules', schedules)}"
-            )
 
     def __call__(self, step):
         step = ops.convert_to_tensor(step)
