@@ -30,8 +30,7 @@ class Scheduled(Wrapper):
     Args:
         inner_optimizer: The optimizer whose settings change, or its name.
         schedules: For each setting, such as `"beta_1"`, `"momentum"` or `"weight_decay"`, its
-            schedule. The setting must be a number to begin with, and not 0 where 0 switches
-            something off.
+            schedule. The setting must be a number other than 0 to begin with.
         **kwargs: Those of `Wrapper`.
 
     Example:
