@@ -298,6 +298,15 @@ def test_steps_back_from_where_the_loss_is_not_finite():
     np.testing.assert_allclose(result.loss, 1, rtol=1e-6)
 
 
+def test_knows_a_loss_that_is_rounding_errors_only():
+    # Of values near 1, so that they are far larger than the last digits of the loss.
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(2), layers.Dense(1)])
+    x = X[:8]
+    result = minimize(model, x, x.sum(axis=1, keepdims=True), loss="mse", verbose=0)
+    assert result.converged and result.loss < 1e-12
+
+
 def test_says_when_gradient_and_loss_disagree():
     def loss(y, y_pred):
         return ops.stop_gradient(3 * y_pred) - y_pred + 1000 * ops.square(y_pred - y_pred)

@@ -2,7 +2,7 @@
 
 import math
 import time
-from statistics import median
+from statistics import median_low
 from typing import Any, NamedTuple
 
 from keras_optkit.optimizers._directions import LBFGS, ConjugateGradients, Steepest
@@ -44,6 +44,7 @@ class Descent:
         self.point = self.best = start
         self.losses, self.iterations, self.evaluations = [start.loss], 0, 0
         self._moved = 1.0  # length of the last step; of the first one nothing is known
+        self._noise = 0.0  # how far the loss may be off, beyond its own last digits
 
     def run(self, method: str, history: int) -> Stop:
         """Follows `method` to its end, and returns why it ended."""
@@ -56,8 +57,12 @@ class Descent:
                 self._descend(rule)
                 # Stuck. What the rule remembers of the loss may be rounding errors only: begin
                 # anew, for as long as that helps.
-                fallen = loss - self.point.exact
-                if self.iterations == iterations or fallen < 0.01 * abs(self.point.loss):
+                fallen, size = loss - self.point.exact, abs(self.point.loss)
+                reckoned = max(self._noise, self.objective.epsilon * size)
+                self._noise = self._measured_noise()
+                least = max(0.01 * size, self._noise)
+                helped = self.iterations > iterations and fallen >= least
+                if not helped and not self._noise > 2 * reckoned:
                     return self._stuck()
         except Stop as stop:
             return stop
@@ -103,11 +108,8 @@ class Descent:
         return well
 
     def _look(self, here, direction, slope, step):
-        if time.monotonic() > self.deadline:
-            raise Stop("`max_seconds` have passed")
-        self.evaluations += 1
         x = self.objective.move(here.x, direction, step)
-        loss, gradient, end, norm = self.objective(x, direction)
+        loss, gradient, end, norm = self._evaluate(x, direction)
         if not math.isfinite(loss + end + norm):
             # The line reflected, which makes the search go back to half of its step.
             self._finite = False
@@ -115,13 +117,31 @@ class Descent:
         foretold, change = step * (slope + end) / 2, loss - here.loss
         self._looks.append(Look(step * slope, step * (end - slope), change))
         # Where the loss changes by its last digits, its gradients tell more about the change.
-        noise = 10 * self.objective.epsilon * abs(here.loss)
+        noise = max(10 * self.objective.epsilon * abs(here.loss), 2 * self._noise)
         if max(abs(change), abs(foretold - change)) <= noise:
             change = foretold
         point = Point(x, loss, gradient, norm, here.exact + change)
         if point.exact < self.best.exact:
             self.best = point
         return point, end
+
+    def _evaluate(self, x, direction):
+        if time.monotonic() > self.deadline:
+            raise Stop("`max_seconds` have passed")
+        self.evaluations += 1
+        return self.objective(x, direction)
+
+    def _measured_noise(self) -> float:
+        """Returns how far the loss is off, as seen where weights change by their last digits.
+
+        A loss that is small beside what it is made of has fewer right digits than others.
+        """
+        here, noise = self.point, 0.0
+        for step in (self.objective.epsilon, 2 * self.objective.epsilon):
+            around = [self.objective.move(here.x, here.x, side * step) for side in (1, -1)]
+            losses = [self._evaluate(x, here.x)[0] for x in around]
+            noise = max(noise, abs(sum(losses) - 2 * here.loss))  # whatever the slope
+        return noise if math.isfinite(noise) else 0.0
 
     def _stop_if_flat(self):
         if self.point.norm <= self.tolerance:
@@ -135,8 +155,9 @@ class Descent:
         # nothing can change.
         gains = [look.slope**2 / (2 * look.curvature) for look in self._looks if look.curvature > 0]
         smallest = min(self._looks, key=lambda look: abs(look.slope))
-        noise = max(4 * self.objective.epsilon * abs(self.point.loss), abs(smallest.change))
-        if gains and median(gains) <= 10 * noise:
+        least = 4 * self.objective.epsilon * abs(self.point.loss)
+        noise = max(least, abs(smallest.change), self._noise)
+        if gains and median_low(gains) <= 10 * noise:
             return Stop("the loss falls no further than its rounding errors", converged=True)
         return Stop(
             "no lower loss along the gradient: it may not be that of the loss, as with "

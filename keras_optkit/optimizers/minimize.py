@@ -90,7 +90,8 @@ def minimize(
     at the best weights seen, also when an exception or Ctrl-C ends the run. Vectors stay on the
     device; the line search on the host reads three numbers per evaluation. A loss in float32 tells
     the place of its minimum to three or four digits only, so where it changes by less than ten
-    units in the last place, the changes are taken from the gradients, which tell all of them.
+    units in the last place, or than the rounding errors measured where the search gets stuck, the
+    changes are taken from the gradients, which tell all of them.
 
     Args:
         model: A built model. Its optimizer is not used, so `loss` can replace `compile`.
