@@ -116,7 +116,7 @@ def test_bad_input():
         report_of([nets.mlp()])
     with pytest.raises(ValueError, match="not built"):
         report_of({"a": keras.Sequential([layers.Dense(1)])})
-    with pytest.raises(TypeError, match="must be a keras"):
+    with pytest.raises(TypeError, match=r"`entries\['a'\]` must be a keras"):
         report_of({"a": 3})
     with pytest.raises(TypeError, match=r"pair \(x, y\)"):
         report_of({"a": nets.mlp()}, np.zeros(3))

@@ -449,6 +449,18 @@ def test_layers_whose_kernels_are_merged_or_quantized_are_refused(prune):
         prune(model)
 
 
+def test_an_optimizer_refuses_adapters_of_kernels_that_do_not_train():
+    model = network()
+    model.layers[0].enable_lora(1)
+    variables = model.trainable_variables
+    with pytest.raises(ValueError, match=r"exclude=\['.*body'\].*body with LoRA"):
+        Pruned("sgd").build(variables)
+    optimizer = Pruned("sgd", exclude="body")
+    optimizer.build(variables)
+    assert [v.name for v in optimizer._weights()] == ["kernel"]
+    Pruned("sgd", include="lora_kernel_.").build(variables)
+
+
 def test_prune_once():
     model = network()
     before = model.get_weights()

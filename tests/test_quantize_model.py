@@ -415,6 +415,12 @@ def test_calibration_says_where_nothing_is_finite():
     assert ko.compression.uncalibrated(model) == []
 
 
+@pytest.mark.parametrize("data", [None, 5])
+def test_calibration_needs_data(data):
+    with pytest.raises(TypeError, match=f"`data` must be an array.*data={data}"):
+        calibrate(quantize_model(tiny()), data)
+
+
 def test_calibration_takes_batches_in_any_form():
     x = np.random.default_rng(0).normal(size=(6, 4)).astype("float32")
     found = []

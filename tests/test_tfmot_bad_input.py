@@ -237,3 +237,5 @@ def test_arguments():
         tfmot.cluster(model, train, 4, cluster_centroids_init="nearest")
     with pytest.raises(ValueError, match=r"one of 'pruning_schedule', 'block_size', .*='sparsity'"):
         tfmot.prune(model, train, sparsity=0.5)
+    with pytest.raises(TypeError, match=r"sparsity schedule of TF-MOT.*pruning_schedule=0\.5"):
+        tfmot.prune(model, train, pruning_schedule=0.5)

@@ -55,9 +55,9 @@ def compression_report(
             f"{_check.received('metric', metric)}"
         )
     _check.integer("repeats", repeats, 1)
-    for entry in entries.values():
+    for name, entry in entries.items():
         if not isinstance(entry, (str, Path, bytes, LiteRTReport)):
-            keras_model(entry, "compression_report")
+            keras_model(entry, "compression_report", f"entries[{name!r}]")
     notes: dict[str, None] = {}
     rows = tuple(
         measure(name, entry, data, metric, repeats, notes) for name, entry in entries.items()

@@ -60,6 +60,19 @@ def refuse_merged(model: keras.Model, what: str, include, exclude) -> None:
         )
 
 
+def refuse_adapters(variables: Sequence, exclude: Sequence[str]) -> None:
+    """Raises a ValueError if layers train LoRA in place of the kernels that zeros belong into."""
+    paths = [_match.path(v).rpartition("/") for v in variables]
+    layers = sorted({layer for layer, _, name in paths if name.startswith("lora_")})
+    found = [layer for layer in layers if not _match.matches(exclude, layer)]
+    if found:
+        raise ValueError(
+            "Pruned cannot prune layers with LoRA, which adds to kernels that do not train. Prune "
+            f"before that, or merge LoRA first, or leave these layers out with `exclude={found}`. "
+            f"Received: {', '.join(found)} with LoRA"
+        )
+
+
 def _usual(path: str, variable) -> bool:
     *_, layer, name = ("", *path.split("/"))
     return len(variable.shape) > 1 and name.split(":")[0] in NAMES and "depthwise" not in layer

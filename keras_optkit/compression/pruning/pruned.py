@@ -11,7 +11,7 @@ from keras_optkit._registry import register
 from keras_optkit.compression.pruning._method import Candidates, Method
 from keras_optkit.compression.pruning._methods import as_method
 from keras_optkit.compression.pruning._schedule import SparsitySchedule, share
-from keras_optkit.compression.pruning._selection import prunable
+from keras_optkit.compression.pruning._selection import prunable, refuse_adapters
 from keras_optkit.compression.pruning.constant_sparsity import ConstantSparsity
 from keras_optkit.optimizers._evaluated import Evaluated
 from keras_optkit.optimizers._slots import add_slot, layout_of, read, working_dtype
@@ -53,8 +53,8 @@ class Pruned(Wrapper):
         **kwargs: Those of `Wrapper`.
 
     Raises:
-        ValueError: If there is nothing to prune, or the method cannot prune a weight, when the
-            optimizer meets the weights.
+        ValueError: If there is nothing to prune, a layer has LoRA, or the method cannot prune a
+            weight, when the optimizer meets the weights.
 
     Example:
         >>> schedule = keras_optkit.compression.PolynomialSparsity(0.0, 0.8, 200, 1000)
@@ -105,6 +105,8 @@ class Pruned(Wrapper):
         if self.built:
             return
         variables = list(variables)
+        if not self.include:
+            refuse_adapters(variables, self.exclude)
         found = prunable(variables, self.include, self.exclude)
         members = [variables[i] for i in found]
         shapes = [tuple(v.shape) for v in members]

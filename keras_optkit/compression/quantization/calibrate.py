@@ -1,5 +1,6 @@
 """Ranges of activations, without training."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import keras
@@ -30,7 +31,7 @@ def calibrate(model: keras.Model, data: Any, batch_size: int = 32) -> keras.Mode
         The model.
 
     Raises:
-        TypeError: If `model` is not a Keras 3 model.
+        TypeError: If `model` is not a Keras 3 model, or `data` neither arrays nor an iterable.
         ValueError: If it is not quantized, `data` has no batch, or no batch gives finite values.
 
     Example:
@@ -71,6 +72,11 @@ def _batches(data, size: int, count: int):
     if len(arrays) == len(parts) == count:
         for start in range(0, len(arrays[0]), size):
             yield tree.map_structure(lambda a: a[start : start + size], data)  # noqa: B023
+    elif not isinstance(data, Iterable):
+        raise TypeError(
+            "`data` must be an array, a list or dict of arrays, or an iterable of batches. "
+            f"{_check.received('data', data)}"
+        )
     else:
         for batch in data:
             # A list may be several inputs; where the model has one, it is torch's form of a tuple.

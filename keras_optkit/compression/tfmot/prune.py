@@ -101,7 +101,12 @@ def prune(model: keras.Model, fit: Fit, **tfmot_kwargs: Any) -> keras.Model:
 def _tfmot_schedule(schedule: Any) -> Any:
     """Returns TF-MOT's schedule for one of ours, which have its names of arguments."""
     ours = {"ConstantSparsity": "ConstantSparsity", "PolynomialSparsity": "PolynomialDecay"}
-    if not type(schedule).__module__.startswith("keras_optkit."):
+    if isinstance(schedule, tfmot().sparsity.keras.PruningSchedule):
         return schedule
+    if type(schedule).__name__ not in ours or isinstance(schedule, type):
+        raise TypeError(
+            "`pruning_schedule` must be a sparsity schedule of TF-MOT or of keras_optkit, such as "
+            f"ConstantSparsity(0.5, 0). {_check.received('pruning_schedule', schedule)}"
+        )
     kind = getattr(tfmot().sparsity.keras, ours[type(schedule).__name__])
     return kind(**schedule.get_config())
