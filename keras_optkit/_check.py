@@ -37,12 +37,13 @@ def integer(name: str, value: Any, low: int | None = None) -> int:
 
 
 def one_of(name: str, value: Any, choices: Iterable[Any]) -> Any:
-    """Returns `value` if it is one of `choices`."""
+    """Returns that one of `choices` which `value` is or equals, so 4 for 4.0 and True for 1."""
     choices = tuple(choices)
-    if not any(value is choice or value == choice for choice in choices):
-        listed = ", ".join(repr(choice) for choice in choices)
-        raise ValueError(f"`{name}` must be one of {listed}. {received(name, value)}")
-    return value
+    for choice in choices:
+        if value is choice or value == choice:
+            return choice
+    listed = ", ".join(repr(choice) for choice in choices)
+    raise ValueError(f"`{name}` must be one of {listed}. {received(name, value)}")
 
 
 def instance(name: str, value: Any, types: type | tuple[type, ...], what: str) -> Any:

@@ -405,6 +405,11 @@ def test_other_functions_say_what_they_need():
             function(tiny())
     with pytest.raises(ValueError, match="no batch"):
         calibrate(quantize_model(tiny()), [])
+    model, x = calibrate(quantize_model(tiny()), np.ones((2, 4))), np.ones((2, 4))
+    for data in (np.ones((2, 5)), x.tolist(), "x.npy", [[x[0], x]], (x[:, 0], x)):
+        with pytest.raises(ValueError, match=r"takes arrays of shape \(None, 4\)\. Received: a ba"):
+            calibrate(model, data)
+    assert ko.compression.uncalibrated(model) == []
 
 
 def test_calibration_says_where_nothing_is_finite():
@@ -424,7 +429,8 @@ def test_calibration_needs_data(data):
 def test_calibration_takes_batches_in_any_form():
     x = np.random.default_rng(0).normal(size=(6, 4)).astype("float32")
     found = []
-    for data in (x, [x], [(x, x[:, 0])], [[x, x[:, 0]]], iter([x[:3], x[3:]])):
+    batches = ([(x, x[:, 0])], [[x, x[:, 0]]], [{"x": x, "y": x}], iter([x[:3], x[3:]]))
+    for data in (x, [x], *batches):
         model = calibrate(quantize_model(tiny()), data)
         found.append(float(ops.convert_to_numpy(model.get_layer("x_input").maximum)))
     np.testing.assert_allclose(found, x.max(), rtol=1e-6)
@@ -473,6 +479,7 @@ def test_training_beats_calibration_at_few_bits(name, bits):
         ({}, "8 bits per tensor", "8 bits per channel"),
         ({"weight_bits": 7}, "7 bits per channel", "7 bits per channel"),
         ({"per_channel": True}, "8 bits per channel", "8 bits per channel"),
+        ({"per_channel": np.True_}, "8 bits per channel", "8 bits per channel"),
         ({"per_channel": False, "weight_bits": 4}, "4 bits per tensor", "4 bits per tensor"),
     ],
 )

@@ -1,6 +1,6 @@
 """Ranges of activations, without training."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import keras
@@ -32,7 +32,8 @@ def calibrate(model: keras.Model, data: Any, batch_size: int = 32) -> keras.Mode
 
     Raises:
         TypeError: If `model` is not a Keras 3 model, or `data` neither arrays nor an iterable.
-        ValueError: If it is not quantized, `data` has no batch, or no batch gives finite values.
+        ValueError: If it is not quantized, `data` has no batch or one that does not fit the
+            model's inputs, or no batch gives finite values.
 
     Example:
         >>> quantized = keras_optkit.compression.quantize_model(model)
@@ -49,6 +50,7 @@ def calibrate(model: keras.Model, data: Any, batch_size: int = 32) -> keras.Mode
     batches = 0
     with calibration(), _backend.no_gradient():
         for batch in _batches(data, batch_size, len(model.inputs)):
+            _check_batch(batch, model)
             if not batches:
                 for layer in layers:
                     layer.calibrated.assign(False)
@@ -82,3 +84,27 @@ def _batches(data, size: int, count: int):
             # A list may be several inputs; where the model has one, it is torch's form of a tuple.
             several = isinstance(batch, tuple) or (isinstance(batch, list) and count == 1)
             yield batch[0] if several else batch
+
+
+def _check_batch(batch, model: keras.Model) -> None:
+    """Raises a ValueError if a batch is not what the model takes, before anything is measured."""
+    if isinstance(batch, Mapping):
+        return  # Keras looks inputs up by name, and may find more than it needs.
+    wanted = [tuple(x.shape) for x in model.inputs]
+    shapes = [tuple(getattr(a, "shape", ())) for a in tree.flatten(batch)]
+    if len(shapes) != len(wanted) or not all(map(_fits, shapes, wanted)):
+        given = ", ".join(map(str, shapes[:4])) + (", ..." if len(shapes) > 4 else "")
+        raise ValueError(
+            "`data` must be arrays for the inputs of the model, without labels, or batches; labels "
+            f"are left out of batches that are tuples, as in [(x, y)]. Model {model.name!r} takes "
+            f"arrays of shape {', '.join(map(str, wanted))}. Received: a batch of shape {given}"
+        )
+
+
+def _fits(shape: tuple, wanted: tuple) -> bool:
+    forms = (shape, (*shape, 1), shape[:-1] if shape[-1:] == (1,) else shape)  # as Keras has it
+    return any(
+        len(form) == len(wanted)
+        and all(None in (a, b) or a == b for a, b in zip(form, wanted, strict=True))
+        for form in forms
+    )
