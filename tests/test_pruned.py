@@ -355,6 +355,9 @@ def test_a_model_that_cannot_be_pruned_is_left_as_it_was():
         compression.prune_low_magnitude(model, include="nothing")
     with pytest.raises(ValueError, match=r"Block prunes matrices.*exclude=\['.*bias', '.*bias'\]"):
         compression.prune_low_magnitude(model, block_size=(2, 2), include="bias")
+    for size in (4, None):
+        with pytest.raises(TypeError, match="`block_size` must be a pair of integers, rows"):
+            compression.prune_low_magnitude(model, block_size=size)
     assert model.optimizer is before and not before.built
     inner = SGD(0.1, gradient_accumulation_steps=4, loss_scale_factor=2.0)
     model.compile(inner, "mse", jit_compile=False)

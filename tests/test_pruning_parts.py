@@ -194,8 +194,9 @@ def test_tfmot_schedules_are_taken_over():
 
     ours = compression.from_tfmot(ConstantSparsity())
     assert ours.get_config() == compression.ConstantSparsity(0.4, 3, -1, 9).get_config()
-    with pytest.raises(TypeError, match="ConstantSparsity or PolynomialDecay"):
-        compression.from_tfmot(0.5)
+    for other in (0.5, ConstantSparsity, {"class_name": "ConstantSparsity"}):
+        with pytest.raises(TypeError, match="ConstantSparsity or PolynomialDecay"):
+            compression.from_tfmot(other)
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,8 @@ def test_all_that_cannot_be_translated_is_named_at_once():
     x = layers.Dense(4, "sparsemax", name="sparse")(x)
     x = layers.Dense(4, kernel_regularizer=Regularizer(), name="regularized")(x)
     x = layers.Activation(layers.ReLU(), name="object")(x)
+    x = layers.Dense(4, lambda x: x, name="nameless")(x)
+    x = layers.Dense(4, relu, name="namesake")(x)
     x = layers.Dense(4, name="a name")(x)
     x = ops.cumsum(x, axis=1)
     x = layers.Attention(name="attention")([x, x])
@@ -95,7 +97,9 @@ def test_all_that_cannot_be_translated_is_named_at_once():
         "Mine 'mine': this layer is not of Keras itself",
         "Dense 'sparse': activation='sparsemax' has no counterpart",
         "Dense 'regularized': kernel_regularizer=Regularizer has no counterpart",
-        "Activation 'object': activation='ReLU' has no counterpart",
+        "Activation 'object': activation=ReLU has no counterpart",
+        "Dense 'nameless': activation=<lambda> is a function of",
+        "Dense 'namesake': activation=relu is a function of",
         "Dense 'a name': tf_keras takes no such name",
         "Cumsum",
         "RMSNormalization 'inside'",
@@ -103,6 +107,10 @@ def test_all_that_cannot_be_translated_is_named_at_once():
     ):
         assert part in said, said
     assert "attention" not in said
+
+
+def relu(x):
+    return ops.minimum(x, 0)
 
 
 @keras.saving.register_keras_serializable("tests")
@@ -186,7 +194,21 @@ def test_fit_must_be_a_function_and_train():
         tfmot.prune(model, lambda m: None)
     with pytest.warns(UserWarning, match=r"has pruned nothing.*Steps taken: 1\."):
         tfmot.prune(model, train)
-    tfmot.prune(model, by_position, pruning_schedule=ConstantSparsity(0.5, 1))
+    found = tfmot.prune(
+        model, by_position, pruning_schedule=ConstantSparsity(0.5, 1), pruning_policy=HeadOnly()
+    )
+    zeros = [np.sum(ops.convert_to_numpy(layer.kernel) == 0) for layer in found.layers]
+    assert zeros == [0, 3]
+
+
+class HeadOnly:
+    """A policy of TF-MOT, which may not be installed."""
+
+    def allow_pruning(self, layer):
+        return layer.name == "head"
+
+    def ensure_model_supports_pruning(self, model):
+        assert isinstance(model, tf_keras.Model)
 
 
 def by_position(model):
@@ -239,3 +261,14 @@ def test_arguments():
         tfmot.prune(model, train, sparsity=0.5)
     with pytest.raises(TypeError, match=r"sparsity schedule of TF-MOT.*pruning_schedule=0\.5"):
         tfmot.prune(model, train, pruning_schedule=0.5)
+    with pytest.raises(TypeError, match=r"`block_size` must be a pair.*block_size=4"):
+        tfmot.prune(model, train, block_size=4)
+    with pytest.raises(ValueError, match="`block_pooling_type` must be one of 'AVG', 'MAX'"):
+        tfmot.prune(model, train, block_pooling_type="mean")
+    with pytest.raises(ValueError, match="`sparsity_m_by_n` must be a pair of integers, zeros"):
+        tfmot.prune(model, train, sparsity_m_by_n=(4, 2))
+    images = keras.Sequential([keras.Input((4, 4, 1)), layers.Conv2D(2, 3, name="conv")])
+    with pytest.raises(ValueError, match=r"other kernels: Conv2D 'conv'.*block_size=\(4, 4\)"):
+        tfmot.prune(images, train, block_size=[4, 4])
+    with pytest.raises(TypeError, match=r"from_tf_keras takes models of Keras 3.*like="):
+        tfmot.from_tf_keras(model, like=tfmot.to_tf_keras(model))

@@ -34,7 +34,8 @@ def prunable(
         raise ValueError(
             f"{what} finds no weight to prune. `include` and `exclude` are patterns for whole "
             'segments of paths, such as "dense" or "block1/.*"; without them kernels and '
-            f"embeddings are pruned. Received: include={tuple(include)}, exclude={tuple(exclude)}, "
+            "embeddings are pruned. Frozen weights are not: set `trainable = True` first. "
+            f"Received: include={tuple(include)}, exclude={tuple(exclude)}, "
             f"and trainable weights {shown or 'none'}"
         )
     return found

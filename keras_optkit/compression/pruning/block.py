@@ -12,6 +12,16 @@ from keras_optkit.compression.pruning._masks import kept, largest
 from keras_optkit.compression.pruning._method import Method
 
 
+def rows_and_columns(name: str, value) -> tuple[int, int]:
+    """Returns `value` if it is the size of a block, a pair of integers of at least 1."""
+    if not isinstance(value, (list, tuple)) or len(value) != 2:
+        raise TypeError(
+            f"`{name}` must be a pair of integers, rows and columns. {_check.received(name, value)}"
+        )
+    rows, columns = (_check.integer(f"{name}[{i}]", n, low=1) for i, n in enumerate(value))
+    return rows, columns
+
+
 @register
 class Block(Method):
     """Prunes rectangles of a matrix together, so that the zeros cost less to store and skip.
@@ -33,12 +43,7 @@ class Block(Method):
     """
 
     def __init__(self, shape: tuple[int, int] = (4, 4), pooling: Literal["mean", "max"] = "mean"):
-        if not isinstance(shape, (list, tuple)) or len(shape) != 2:
-            raise TypeError(
-                "`shape` must be a pair of integers, rows and columns. "
-                f"{_check.received('shape', shape)}"
-            )
-        self.shape = tuple(_check.integer(f"shape[{i}]", n, low=1) for i, n in enumerate(shape))
+        self.shape = rows_and_columns("shape", shape)
         self.pooling = _check.one_of("pooling", pooling, ("mean", "max"))
 
     def check(self, paths, shapes):

@@ -20,9 +20,11 @@ def from_tfmot(schedule: Any) -> SparsitySchedule:
     Raises:
         TypeError: If it is anything else.
     """
-    config = schedule if isinstance(schedule, dict) else getattr(schedule, "get_config", dict)()
-    cls = OURS.get(str(config.get("class_name")))
-    if cls is None:
+    config: Any = schedule
+    if hasattr(schedule, "get_config") and not isinstance(schedule, type):
+        config = schedule.get_config()
+    cls = OURS.get(str(config.get("class_name"))) if isinstance(config, dict) else None
+    if cls is None or "config" not in config:
         raise TypeError(
             "`schedule` must be a sparsity schedule of keras_optkit.compression, or one of TF-MOT: "
             f"{' or '.join(OURS)}. {_check.received('schedule', schedule)}"

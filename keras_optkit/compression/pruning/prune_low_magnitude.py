@@ -12,7 +12,7 @@ from keras_optkit.compression.pruning._pruners import pruners
 from keras_optkit.compression.pruning._recompile import compiled_model, replace_optimizer
 from keras_optkit.compression.pruning._schedule import SparsitySchedule
 from keras_optkit.compression.pruning._selection import refuse_merged
-from keras_optkit.compression.pruning.block import Block
+from keras_optkit.compression.pruning.block import Block, rows_and_columns
 from keras_optkit.compression.pruning.constant_sparsity import ConstantSparsity
 from keras_optkit.compression.pruning.from_tfmot import from_tfmot
 from keras_optkit.compression.pruning.magnitude import Magnitude
@@ -40,6 +40,7 @@ def prune_low_magnitude(
         pruning_schedule: A sparsity schedule of this package or of TF-MOT; 50 % from step 100 on
             if left out, or with `sparsity_m_by_n` at step 1 only.
         block_size: Rows and columns of the blocks to prune together; for matrices only if not 1.
+            With `sparsity_m_by_n` it counts for nothing, as in TF-MOT.
         block_pooling_type: How blocks are compared, by the mean or the largest magnitude.
         sparsity_m_by_n: `(zeros, group)`: so many zeros in each group of weights in a row. TF-MOT
             makes these masks at step 1 only, whatever the schedule; here a schedule tells when.
@@ -73,9 +74,10 @@ def prune_low_magnitude(
     if not isinstance(pruning_schedule, SparsitySchedule):
         pruning_schedule = from_tfmot(pruning_schedule)
     _check.one_of("block_pooling_type", block_pooling_type, ("AVG", "MAX"))
+    block_size = rows_and_columns("block_size", block_size)
     method: Method = Magnitude()
     if sparsity_m_by_n is not None:
-        method = _groups(sparsity_m_by_n)
+        method = zeros_of_group(sparsity_m_by_n)
     elif math.prod(block_size) != 1:
         method = Block(block_size, "mean" if block_pooling_type == "AVG" else "max")
     refuse_merged(model, "prune_low_magnitude", include, exclude)
@@ -88,7 +90,7 @@ def prune_low_magnitude(
     return model
 
 
-def _groups(zeros_and_group) -> NofM:
+def zeros_of_group(zeros_and_group) -> NofM:
     """Returns the method for TF-MOT's `sparsity_m_by_n`."""
     pair = zeros_and_group if isinstance(zeros_and_group, (list, tuple)) else ()
     if len(pair) != 2 or not all(type(n) is int for n in pair) or not 0 < pair[0] < pair[1]:

@@ -1,5 +1,6 @@
 """The config of a Keras 3 layer in the words of tf_keras."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -34,6 +35,7 @@ def translated(layer: keras.layers.Layer) -> dict[str, Any]:
         if key.endswith("_initializer") or key in IGNORED.get(kind, ()):
             continue  # Weights are copied, so how they began does not matter.
         if name in known or key in BY_KEYWORD:
+            _refuse_namesake(layer, key)
             result[name] = _value(key, value)
         elif key not in ("seed", "autocast") and not _is_default(key, value, defaults):
             raise Untranslatable(f"{key}={value!r} has no counterpart in tf_keras")
@@ -72,13 +74,24 @@ def _value(key: str, value: Any) -> Any:
     return value
 
 
-def _activation(key: str, value: Any) -> Any:
-    name = value["config"] if isinstance(value, dict) else value
-    found = activation(name) if isinstance(name, str) else None
-    if found is None:
+def _refuse_namesake(layer: keras.layers.Layer, key: str) -> None:
+    """Raises for a function that Keras writes down as its own of the same name."""
+    function = getattr(layer, key, None) if key.endswith("activation") else None
+    if inspect.isfunction(function) and not function.__module__.startswith("keras."):
         raise Untranslatable(
-            f"{key}={value['class_name'] if isinstance(value, dict) else value!r} has no "
+            f"{key}={function.__name__} is a function of {function.__module__!r} and has no "
             "counterpart in tf_keras; use an activation that Keras knows by name, or a layer"
+        )
+
+
+def _activation(key: str, value: Any) -> Any:
+    # A dict stands for an object or a function of somebody else, of whatever name.
+    found = activation(value) if isinstance(value, str) else None
+    if found is None:
+        shown = value.get("class_name", "a lambda") if isinstance(value, dict) else repr(value)
+        raise Untranslatable(
+            f"{key}={shown} has no counterpart in tf_keras; use an activation that Keras knows by "
+            "name, or a layer"
         )
     return found
 

@@ -31,7 +31,7 @@ def from_tf_keras(tf_model: Any, like: keras.Model) -> keras.Model:
         model = tfmot.from_tf_keras(tf_model, like=model)
         ```
     """
-    keras_model(like, "from_tf_keras(like=...)")
+    keras_model(like, "from_tf_keras", "like")
     is_keras_2 = any(c.__module__.split(".")[0] == "tf_keras" for c in type(tf_model).__mro__)
     if not is_keras_2 or not hasattr(tf_model, "layers"):
         raise TypeError(

@@ -1,5 +1,6 @@
 """TF-MOT's pruning of a Keras 3 model."""
 
+import math
 import warnings
 from typing import Any
 
@@ -7,6 +8,8 @@ import keras
 import numpy as np
 
 from keras_optkit import _check
+from keras_optkit.compression.pruning.block import rows_and_columns
+from keras_optkit.compression.pruning.prune_low_magnitude import zeros_of_group
 from keras_optkit.compression.tfmot._imports import tfmot
 from keras_optkit.compression.tfmot._training import (
     Fit,
@@ -46,7 +49,9 @@ def prune(model: keras.Model, fit: Fit, **tfmot_kwargs: Any) -> keras.Model:
         A copy of `model`, not compiled, with the pruned weights.
 
     Raises:
-        ValueError: If the model cannot be translated, or holds nothing that TF-MOT can prune.
+        TypeError: If an argument is of the wrong type.
+        ValueError: If the model cannot be translated, or holds nothing that TF-MOT can prune, or
+            kernels that are no matrices with a `block_size`.
         ImportError: If TF-MOT is missing.
 
     Example:
@@ -66,21 +71,38 @@ def prune(model: keras.Model, fit: Fit, **tfmot_kwargs: Any) -> keras.Model:
     for name in tfmot_kwargs:
         _check.one_of("argument of tfmot.prune", name, OPTIONS)
     library = tfmot().sparsity.keras
-    if "pruning_schedule" in tfmot_kwargs:
-        schedule = _tfmot_schedule(tfmot_kwargs["pruning_schedule"])
-        tfmot_kwargs = tfmot_kwargs | {"pruning_schedule": schedule}
+    options = _checked(tfmot_kwargs)
+    policy = options.pop("pruning_policy", None)  # which TF-MOT heeds for whole models only
     from tensorflow_model_optimization.python.core.sparsity.keras import (
         prune_registry,
         pruning_wrapper,
     )
 
+    in_blocks = math.prod(options.get("block_size", ())) != 1
+    refused: list[str] = []
+
     def wrapper(layer):
         registry = prune_registry.PruneRegistry
         # An empty list stands for a layer that is known and has nothing to prune.
         prunable = registry.supports(layer) and registry._LAYERS_WEIGHTS_MAP.get(type(layer)) != []
-        return library.prune_low_magnitude(layer, **tfmot_kwargs) if prunable else layer
+        if not prunable or (policy and not policy.allow_pruning(layer)):
+            return layer
+        if in_blocks and any(len(w.shape) > 2 for w in layer.trainable_weights):
+            refused.append(f"{type(layer).__name__} {layer.name!r}")
+            return layer
+        return library.prune_low_magnitude(layer, **options)
 
-    wrapped = wrap(to_tf_keras(model), wrapper)
+    translated = to_tf_keras(model)
+    if policy:
+        policy.ensure_model_supports_pruning(translated)
+    wrapped = wrap(translated, wrapper)
+    if refused:
+        raise ValueError(
+            f"`block_size` is for matrices, and these layers have other kernels: "
+            f"{', '.join(refused)}. Leave them out by a `pruning_policy`, or use "
+            "keras_optkit.compression.Pruned with method=Block(...) and `exclude`. "
+            f"{_check.received('block_size', options['block_size'])}"
+        )
     layers = wrapped_layers(wrapped, pruning_wrapper.PruneLowMagnitude)
     if not layers:
         raise nothing_to_do("tfmot.prune", model)
@@ -96,6 +118,20 @@ def prune(model: keras.Model, fit: Fit, **tfmot_kwargs: Any) -> keras.Model:
             stacklevel=2,
         )
     return from_tf_keras(library.strip_pruning(wrapped), like=model)
+
+
+def _checked(options: dict[str, Any]) -> dict[str, Any]:
+    """Returns the arguments of TF-MOT without those that are None, its own default."""
+    options = {name: value for name, value in options.items() if value is not None}
+    if "pruning_schedule" in options:
+        options["pruning_schedule"] = _tfmot_schedule(options["pruning_schedule"])
+    if "block_size" in options:
+        options["block_size"] = rows_and_columns("block_size", options["block_size"])
+    if "block_pooling_type" in options:
+        _check.one_of("block_pooling_type", options["block_pooling_type"], ("AVG", "MAX"))
+    if "sparsity_m_by_n" in options:
+        zeros_of_group(options["sparsity_m_by_n"])
+    return options
 
 
 def _tfmot_schedule(schedule: Any) -> Any:
