@@ -329,6 +329,8 @@ def test_bad_input(folder, tmp_path):
         ko.compression.litert_report(b"0123456789")
     with pytest.raises(TypeError, match="its path, its bytes"):
         ko.compression.litert_report(3)
+    with pytest.raises(TypeError, match=r"not a model. Write one with export_litert\(model, path"):
+        ko.compression.run_litert(model, X)
     with pytest.raises(ValueError, match="at least 1"):
         ko.compression.litert_latency(path, repeats=0)
 

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import keras
+
 from keras_optkit import _check
 
 SUFFIX = ".tflite"
@@ -15,6 +17,11 @@ def read(source) -> tuple[Path | None, bytes]:
         FileNotFoundError: If there is no such file.
         ValueError: If it is not a LiteRT file.
     """
+    if isinstance(source, keras.Model):  # which has a path too, of another kind
+        raise TypeError(
+            "Expected a LiteRT file, not a model. Write one with export_litert(model, path), or "
+            f"run the model itself. {_check.received('source', source)}"
+        )
     path = getattr(source, "path", source)
     if isinstance(path, bytes):
         path, content = None, path
