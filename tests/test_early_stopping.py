@@ -339,8 +339,9 @@ class TestRestart:
     def test_keras_forgets(self):
         series = [1.0, 0.1, 0.5, 0.4, 0.3, 0.2, 0.15, 0.14]
         model = compiled()
-        theirs = keras.callbacks.EarlyStopping(patience=4, restore_best_weights=True)
-        told(theirs, val_loss=series[:4], model=model)
+        options = {"patience": 4, "restore_best_weights": True}
+        told(keras.callbacks.EarlyStopping(**options), val_loss=series[:4], model=model)
+        theirs = keras.callbacks.EarlyStopping(**options)  # of a new process
         assert told(theirs, 4, val_loss=series[4:], model=model) == 4
         assert theirs.best == 0.14
         ours = EarlyStopping(patience=4, restore="weights")
