@@ -612,8 +612,11 @@ def test_another_optimizer_in_train_step_is_told():
 
     model = Own([keras.Input((4,)), keras.layers.Dense(2)])
     model.compile("sgd", "mse")
-    with pytest.warns(UserWarning, match=r"GradientMonitor saw no update of `model.optimizer`"):
-        fit(model, GradientMonitor(every=2))
+    frozen = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, trainable=False)])
+    frozen.compile("sgd", "mse")
+    for each in (model, frozen):
+        with pytest.warns(UserWarning, match=r"GradientMonitor saw no update of `model.optimizer`"):
+            fit(each, GradientMonitor(every=2))
 
 
 def test_evaluate_and_predict_do_not_measure():

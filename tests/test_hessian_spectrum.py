@@ -434,6 +434,7 @@ def rooted(y_true, y_pred):
         (network, {"k": 0}, ValueError, "`k` must be an integer of at least 1"),
         (network, {"method": "qr"}, ValueError, "`method` must be one of 'lanczos', 'power'"),
         (network, {"max_iterations": 0}, ValueError, "`max_iterations` must be an integer of"),
+        (network, {"max_iterations": 2, "k": 3}, ValueError, "`max_iterations` must be at least"),
         (network, {"tolerance": 0}, ValueError, "`tolerance` must be greater than 0"),
         (network, {"probes": -1}, ValueError, "`probes` must be an integer of at least 0"),
         (network, {"probe_iterations": 0}, ValueError, "`probe_iterations` must be an integer"),

@@ -336,6 +336,11 @@ def test_state_and_another_model(capsys):
     twin = NaNGuard(every=4)
     twin.load_state(json.loads(json.dumps(guard.state(), allow_nan=False)))
     assert twin.incidents == guard.incidents and twin.state() == guard.state()
+    twin.set_model(model)
+    twin.on_train_begin()
+    twin.on_epoch_begin(0)
+    twin.on_epoch_end(0, logs := {})  # the same epoch, resumed in its middle
+    assert logs["non_finite"] == 1
     fit(model, twin)
     assert len(twin.incidents) == 1
     fit(network(K.Adam(0.01)), twin)

@@ -287,6 +287,20 @@ def test_goes_on_after_a_restart():
     assert again.steps == [4]
 
 
+def test_an_epoch_that_is_resumed_keeps_its_measurement():
+    model, logs = logistic(), {}
+    monitor, resumed = (SharpnessMonitor((X, Y), every=2, unit="batch") for _ in range(2))
+    for one in (monitor, resumed):
+        one.set_model(model)
+    monitor.on_train_begin()
+    monitor.on_train_batch_begin(0)
+    resumed.load_state(monitor.state())
+    resumed.on_train_begin()
+    resumed.on_train_batch_begin(1)
+    resumed.on_epoch_end(0, logs)
+    assert logs["sharpness"] == monitor.sharpness[0]
+
+
 def test_what_is_not_finite_is_nan():
     model = linear(K.SGD(0.1))
     model.set_weights([np.full((4, 1), np.nan)])

@@ -154,9 +154,8 @@ def fit(directory, fork=None, *, source=arrays, make=network, others=list, every
     kwargs = {"epochs": EPOCHS, "verbose": 0} | source() | kwargs
     history = model.fit(callbacks=callbacks, **kwargs)
     states = [c.state() for c in callbacks if hasattr(c, "state") and c is not state]
-    # A monitor's series of layers are of the last `fit` alone, by its own account.
-    means = {name: x for name, x in history.history.items() if "/" not in name}
-    return values(model), means, history.epoch, states
+    states = [{name: x for name, x in each.items() if name != "seconds"} for each in states]
+    return values(model), history.history, history.epoch, states
 
 
 def assert_same(one, other):
@@ -215,8 +214,9 @@ SETUPS = {
         "others": lambda: [
             ko.callbacks.Plateau("loss", patience=1, min_delta=1e9, relative=False),
             ko.callbacks.GradientMonitor(every=2),
+            ko.callbacks.ActivationMonitor(X, every=3, unit="batch"),
+            ko.callbacks.EarlyStopping("loss", unit="step", every=4, patience=99),
         ],
-        "every": {},
     },
     "averages, swapped": averaged,
     "averages, not swapped": lambda: averaged(swap=False),

@@ -74,6 +74,9 @@ class Measured(Updates):
         gradients = list(grads)
         if not self.built:
             self.build(list(trainable_variables or ()))
+        if not self.layers:  # nothing that trains
+            self.inner_optimizer.apply(gradients, trainable_variables)
+            return
         variables = trainable_variables or self._trainable_variables
         pairs = zip(variables, gradients, strict=True)
         known = {self._get_variable_index(v): g for v, g in pairs if g is not None}

@@ -35,6 +35,8 @@ class Recorder(Callback):
     _histogram: ClassVar[tuple[str, Sequence[float]]] = ("", ())  # name and ends of bins
     _sinks: Sequence[Sink] = ()
     _begun = False
+    _since = 0  # where the measurements of the present epoch begin
+    _epochs: Sequence[dict[str, float]] = ()  # means of those before, in this `fit`
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -76,7 +78,7 @@ class Recorder(Callback):
         state = {"layers": list(records.layers), "steps": list(records.steps), "values": values}
         if records.histograms:
             state["histograms"] = [counts.tolist() for counts in records.histograms]
-        return state
+        return state | {"since": self._since, "epochs": list(self._epochs)}
 
     def load_state(self, state):
         widths = {len(line) for value in state["values"] for line in value}
@@ -85,7 +87,10 @@ class Recorder(Callback):
                 f"`state` must be that of a {type(self).__name__} which measures the same: "
                 f"{', '.join(self.columns)}. Received: lines of {sorted(widths)} numbers"
             )
-        self._restart(Records(self.columns, **state))
+        rest = {name: value for name, value in state.items() if name not in ("since", "epochs")}
+        self._restart(Records(self.columns, **rest))
+        self._since = state.get("since", len(self.steps))
+        self._epochs = list(state.get("epochs", ()))
 
     def _restart(self, records: Records) -> None:
         """Begins with `records`, whose flags were reported when they were taken."""
@@ -98,7 +103,7 @@ class Recorder(Callback):
         """Prepares for a `fit`."""
         self._sinks, self._begun = (), False
         self._since = len(self.steps)
-        self._epochs: list[dict[str, float]] = []
+        self._epochs = []
         self._leads = _processes.leads(self._model)
         if not self._leads:
             return
@@ -129,7 +134,7 @@ class Recorder(Callback):
         """Returns the means over the epoch that ends."""
         means = self._records.means(self._since)
         self._since = len(self.steps)
-        self._epochs.append(means)
+        self._epochs = [*self._epochs, means]
         return means
 
     def _series(self) -> dict[str, list[float]]:

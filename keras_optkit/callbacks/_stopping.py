@@ -48,6 +48,7 @@ class Stopping(Monitored):
             "reason": self.reason,
             "looks": self._looks,
             "steps": self._steps,
+            "window": list(self._window),
             "seconds": self._clock.seconds,
             "since": self._since,
             "average": self._average.state(),
@@ -63,6 +64,7 @@ class Stopping(Monitored):
         self.reason: str | None = state["reason"]
         self._looks: int = state["looks"]
         self._steps: int = state["steps"]
+        self._window = tuple(state.get("window", (0, 0.0)))
         self._clock = Clock(state["seconds"])
         self._since: float | None = state["since"]
         self._average = Average(self.smoothing, *state["average"])
@@ -88,11 +90,12 @@ class Stopping(Monitored):
         if fresh:
             self._clock.start()
         self._epoch, self._batches = epoch, -1
-        self._window = (0, 0.0)
 
     def on_train_batch_begin(self, batch, logs=None):
         if self._batches < 0:  # an epoch may be resumed in its middle
             self._batches, self._before = batch, self._steps - batch
+            if not batch:
+                self._window = (0, 0.0)
 
     def on_train_batch_end(self, batch, logs=None):
         # Not a sum: in several threads, the later batch may come first.
@@ -139,7 +142,7 @@ class Stopping(Monitored):
         nothing |= {"steps": 0, "seconds": 0.0, "average": [0.0, 0], "average_gap": [0.0, 0]}
         nothing |= {"since": None, "errors": {}, "best_weights": None}
         self.load_state(nothing)
-        self._epoch, self._batches, self._before, self._window = 0, 0, 0, (0, 0.0)
+        self._epoch, self._batches, self._before = 0, 0, 0
         self._together = False
 
     def _go_on(self) -> None:

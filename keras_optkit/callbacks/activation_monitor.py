@@ -95,7 +95,6 @@ class ActivationMonitor(Recorder):
         self.tensorboard = path("tensorboard", tensorboard)
         self.sink = function("sink", sink)
         self._compiled: Probe | None = None
-        self._next = 0
         self._restart(Records(self.columns))
 
     @property
@@ -119,12 +118,9 @@ class ActivationMonitor(Recorder):
         self._begin()
         self._compiled = None
 
-    def on_epoch_begin(self, epoch, logs=None):
-        self._next = 0
-
     def on_train_batch_begin(self, batch, logs=None):
-        if self.unit == "batch" and batch >= self._next:
-            self._next = (batch // self.every + 1) * self.every
+        # With `steps_per_execution`, before the first call that begins there or later.
+        if self.unit == "batch" and batch % self.every < self._model.steps_per_execution:
             self._measure()
 
     def on_epoch_end(self, epoch, logs=None):

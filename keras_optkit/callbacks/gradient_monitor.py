@@ -135,8 +135,8 @@ class GradientMonitor(GradientRecorder):
         reader.close()
         if not self._begun and reader.batches >= self.every * reader.measured.period:
             warnings.warn(
-                "GradientMonitor saw no update of `model.optimizer`. Does `train_step` use another "
-                "optimizer, or did the loss scale skip every step?",
+                "GradientMonitor saw no update of `model.optimizer`. Are all weights frozen, does "
+                "`train_step` use another optimizer, or did the loss scale skip every step?",
                 stacklevel=2,
             )
         history = getattr(self.model, "history", None)

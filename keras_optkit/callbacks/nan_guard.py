@@ -93,17 +93,19 @@ class NaNGuard(Speaking):
         self.max_retries = _check.integer("max_retries", max_retries, low=1)
         self.verbose = _check.one_of("verbose", verbose, (0, 1))
         self.incidents: list[Incident] = []
-        self.retries = 0
+        self.retries = self._found = 0
         self._of: weakref.ref | None = None
         self._fitting = False
         self._copies = Copies()
 
     def state(self) -> dict[str, Any]:
-        return {"retries": self.retries, "incidents": [i.as_dict() for i in self.incidents]}
+        incidents = [incident.as_dict() for incident in self.incidents]
+        return {"retries": self.retries, "incidents": incidents, "found": self._found}
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.retries = state["retries"]
         self.incidents = [Incident(**incident) for incident in state["incidents"]]
+        self._found = state.get("found", len(self.incidents))  # before the present epoch
         self._of = None
 
     def set_params(self, params):  # by `fit`, and by `evaluate` and `predict` outside of it
@@ -127,11 +129,13 @@ class NaNGuard(Speaking):
 
     def on_epoch_begin(self, epoch, logs=None):
         super().on_epoch_begin(epoch, logs)
-        self._epoch, self._found, self._ended = epoch, len(self.incidents), False
+        self._epoch, self._ended = epoch, False
         self._results: dict[str, Any] = {}
         self._passed, self._last = self._passed + self._last, 0
 
     def on_train_batch_begin(self, batch, logs=None):
+        if not batch:  # else the epoch is resumed
+            self._found = len(self.incidents)
         due = not self._copies.taken or self._passed + batch >= self.every
         self._last = batch + self._model.steps_per_execution
         if due and not self._stopped:

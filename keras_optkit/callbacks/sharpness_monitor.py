@@ -125,23 +125,26 @@ class SharpnessMonitor(Speaking):
         return f"stable: {found}; a larger learning rate may be faster"
 
     def state(self) -> dict[str, Any]:
-        return {name: list(getattr(self, name)) for name in ("steps", "sharpness", "limits")}
+        lists = {name: list(getattr(self, name)) for name in ("steps", "sharpness", "limits")}
+        return lists | {"latest": self._latest}
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.steps: list[int] = list(state["steps"])
         self.sharpness: list[float] = list(state["sharpness"])
         self.limits: list[float | None] = list(state["limits"])
+        self._latest: float = state.get("latest", math.nan)  # of an epoch that is resumed
         self._of: weakref.ref | None = None
 
     def on_train_begin(self, logs=None):
         super().on_train_begin(logs)
         if self._of is not None and self._of() is not self.model:
             self._restart()
-        self._of, self._meter, self._latest = weakref.ref(self.model), None, math.nan
+        self._of, self._meter = weakref.ref(self.model), None
 
     def on_train_batch_begin(self, batch, logs=None):
         # Not at its end: a callback that looks there makes Keras wait for every batch.
-        if self.unit == "batch" and batch % self.every == 0:
+        # With `steps_per_execution`, before the first call that begins there or later.
+        if self.unit == "batch" and batch % self.every < self._model.steps_per_execution:
             self._measure()
 
     def on_epoch_end(self, epoch, logs=None):
@@ -184,5 +187,4 @@ class SharpnessMonitor(Speaking):
             self.say(self.verdict)
 
     def _restart(self) -> None:
-        self._latest = math.nan
         self.load_state({"steps": [], "sharpness": [], "limits": []})

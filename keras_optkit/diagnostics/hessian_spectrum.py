@@ -108,6 +108,11 @@ def hessian_spectrum(
     check_start(objective, curvature.loss, 0.0, curvature.loss)
     size, generator = curvature.size, np.random.default_rng(seed)
     k = min(k, size)
+    if method == "lanczos" and max_iterations < k:
+        raise ValueError(
+            "`max_iterations` must be at least `k`, as each product finds one eigenvalue. "
+            f"{_check.received('max_iterations', max_iterations)}, k={k}"
+        )
     exact = method == "lanczos" and size <= max_iterations
 
     def signs() -> np.ndarray:
