@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from keras_optkit.continual import _per_sample, fisher_diagonal
+from keras_optkit.continual import MaskedCrossentropy, _per_sample, fisher_diagonal
 from keras_optkit.testing._models import assert_same
+from tests.data import golden_fisher
 
 BACKEND = keras.backend.backend()
 LOSSES = keras.losses
@@ -87,6 +88,54 @@ def test_linear_gaussian_in_closed_form(loss):
     assert_close(
         measured(model, y, "empirical", loss=loss), of_linear((logits(model) - np.float64(y)) ** 2)
     )
+
+
+@pytest.mark.parametrize("labels", ["exact", "sampled"])
+def test_heads_in_closed_form(labels):
+    model, loss = linear(5), MaskedCrossentropy([(0, 3), (1, 2)])  # and 4 competes with all
+    y = np.arange(ROWS) % 5
+    rivals = np.ones((5, 5), bool)
+    rivals[:4] = False
+    for head in ([0, 3], [1, 2]):
+        rivals[np.ix_(head, head)] = True
+    p = softmax(np.where(rivals[y], logits(model), -np.inf))
+    expected = of_linear(p * (1 - p))
+    many = 1 if labels == "exact" else 300
+    x, y = np.concatenate([X] * many), np.concatenate([y] * many)
+    found = fisher_diagonal(model, x, y, labels, loss=loss, batch_size=len(x), verbose=0)
+    assert_close(found, expected, 1e-5 if many == 1 else 0.1)
+    with pytest.raises(ValueError, match="`y` must be given for MaskedCrossentropy"):
+        measured(model, labels=labels, loss=loss)
+
+
+def golden(name):
+    keras.utils.set_random_seed(0)
+    if name == "convolutional":
+        body = [layers.Input((5, 5, 1)), layers.Conv2D(2, 3, activation="tanh"), layers.Flatten()]
+        return keras.Sequential([*body, layers.Dense(3)])
+    tokens = layers.Input((4,), dtype="int32")
+    x = layers.Embedding(6, 4)(tokens)
+    x = layers.GlobalAveragePooling1D()(layers.MultiHeadAttention(1, 2)(x, x))
+    return keras.Model(tokens, layers.Dense(3)(x))
+
+
+@pytest.mark.parametrize("name", golden_fisher.NETWORKS)
+def test_golden_arrays_of_torch_in_float64(name):
+    with np.load(golden_fisher.FILE) as file:
+        kept = {key.removeprefix(f"{name}/"): file[key] for key in file if key.startswith(name)}
+
+    def arrays(kind):
+        return [kept[f"{kind}/{i}"] for i in range(len(model.weights))]
+
+    model = golden(name)
+    model.set_weights(arrays("weights"))
+    loss = LOSSES.SparseCategoricalCrossentropy(from_logits=True)
+    for labels in ("exact", "empirical"):
+        found = fisher_diagonal(model, kept["x"], kept["y"], labels, loss=loss, verbose=0)
+        for f, e in zip(found, arrays(labels), strict=True):
+            # No bias of a key matters to a softmax, so all that is left there is rounding.
+            np.testing.assert_allclose(f, e, rtol=1e-5, atol=1e-5 * max(e.max(), 1e-6))
+        assert max(f.max() for f in found) > 0.01
 
 
 SAMPLED = {

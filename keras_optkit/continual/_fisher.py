@@ -7,8 +7,9 @@ import numpy as np
 from keras import ops, tree
 
 from keras_optkit import _processes
-from keras_optkit.continual._likelihoods import likelihood
+from keras_optkit.continual._likelihoods import given, likelihood
 from keras_optkit.continual._per_sample import PerSample
+from keras_optkit.continual.masked_crossentropy import MaskedCrossentropy
 from keras_optkit.optimizers._objective import _as_loss
 
 LABELS = ("exact", "sampled", "empirical")
@@ -26,10 +27,13 @@ class Fisher:
     def __init__(self, model: keras.Model, labels: str, compiled: Any):
         self.model, self.labels = model, labels
         self._known: Any = None
+        self._head: Any = None  # which of the outputs the likelihood is of, given the labels
         of_model = isinstance(compiled, keras.Model)
         self._loss: Any = _twin(compiled) if of_model else _as_loss(compiled)
         if labels != "empirical":
-            self._known = likelihood(compiled.loss if of_model else compiled)
+            loss = given(compiled.loss if of_model else compiled)
+            self._known = likelihood(loss)
+            self._head = loss.head if isinstance(loss, MaskedCrossentropy) else None
         self._gradients: PerSample | None = None
 
     def __call__(
@@ -45,7 +49,12 @@ class Fisher:
             self._gradients = PerSample(self.model, self._scalar, ops.square)
         gradients = self._gradients
         outputs = gradients.outputs(x)
-        arrays = {"y": y} if self.labels == "empirical" else {}
+        arrays = {} if self._known is not None and self._head is None else {"y": y}
+        if y is None and arrays:
+            raise ValueError(
+                "`y` must be given for MaskedCrossentropy: labels tell which classes compete. "
+                "Received: y=None"
+            )
         if self._known is None:
             _check_one_number(self._loss(_first(y), outputs))
         else:
@@ -55,7 +64,7 @@ class Fisher:
                     f'labels="empirical". Received: labels={self.labels!r}, and a model with '
                     f"{len(tree.flatten(outputs))} outputs"
                 )
-            shape = tuple(outputs.shape[1:])
+            shape = tuple(self._seen(outputs, {"y": _first(y)} if arrays else {}).shape[1:])
             if self.labels == "exact":
                 gradients.repeats = self._known.terms(shape)
             else:
@@ -73,10 +82,15 @@ class Fisher:
     def _scalar(self, outputs, arrays, r):
         if self._known is None:
             return self._loss(arrays["y"], outputs)
-        outputs = tree.flatten(outputs)[0]
+        outputs = self._seen(outputs, arrays)
         if self.labels == "exact":
             return self._known.term(outputs, r)
         return self._known.drawn(outputs, arrays["noise"])
+
+    def _seen(self, outputs, arrays):
+        """Returns the outputs that the likelihood is of."""
+        outputs = tree.flatten(outputs)[0]
+        return outputs if self._head is None else self._head(arrays["y"], outputs)
 
 
 def _twin(model: keras.Model):

@@ -12,6 +12,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_optkit.continual.masked_crossentropy import MaskedCrossentropy
+
 TINY = 1e-30  # below it a probability counts as one that does not change
 
 
@@ -56,8 +58,9 @@ class Softmax:
         log_p = self._log_probabilities(f)
         positions, classes = log_p.shape
         below = ops.cumsum(ops.stop_gradient(ops.exp(log_p)), axis=-1)
-        below = below < ops.reshape(noise, (positions, 1))
-        label = ops.minimum(ops.sum(ops.cast(below, "int32"), axis=-1), classes - 1)
+        # Of the sum, which is not quite 1: classes of probability 0 at the end are never drawn.
+        below = below < ops.reshape(noise, (positions, 1)) * below[:, -1:]
+        label = ops.sum(ops.cast(below, "int32"), axis=-1)
         one = ops.cast(ops.arange(classes)[None] == label[:, None], log_p.dtype)
         return ops.sum(one * log_p) / positions**0.5
 
@@ -119,18 +122,25 @@ class Gaussian:
         return ops.sum(ops.reshape(noise, f.shape) * f) * (2 / f.shape[0]) ** 0.5
 
 
+def given(loss: Any) -> Any:
+    """Returns the loss that a name or a config is of."""
+    return keras.losses.get(loss) if isinstance(loss, (str, dict)) and loss else loss
+
+
 def likelihood(loss: Any) -> Likelihood:
     """Returns the distribution whose negative log-likelihood `loss` is.
 
     Raises:
         ValueError: If none is known.
     """
-    known: Any = keras.losses.get(loss) if isinstance(loss, (str, dict)) and loss else loss
+    known = given(loss)
     crossentropies = (
         keras.losses.SparseCategoricalCrossentropy,
         keras.losses.CategoricalCrossentropy,
     )
     plain = getattr(known, "axis", -1) == -1 and getattr(known, "ignore_class", None) is None
+    if type(known) is MaskedCrossentropy:
+        return Softmax(from_logits=True)  # of the outputs of a head
     if type(known) in crossentropies and plain:
         return Softmax(known.from_logits)
     if type(known) is keras.losses.BinaryCrossentropy and plain:
@@ -147,8 +157,9 @@ def likelihood(loss: Any) -> Likelihood:
     raise ValueError(
         'Exact and sampled labels need a loss whose likelihood is known: "mean_squared_error", '
         '"binary_crossentropy", "categorical_crossentropy" or "sparse_categorical_crossentropy", '
-        "or the Keras class of one of them, over the last axis and without an ignored class. For "
-        f'other losses, or several at once, use labels="empirical". Received: loss={loss!r}'
+        "the Keras class of one of them, over the last axis and without an ignored class, or "
+        'MaskedCrossentropy. For other losses, or several at once, use labels="empirical". '
+        f"Received: loss={loss!r}"
     )
 
 

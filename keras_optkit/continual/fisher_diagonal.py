@@ -46,6 +46,7 @@ def fisher_diagonal(
 
     If the loss is a mean over several outputs, such as the positions of a sequence, so is `F`. A
     mean squared error over `N` outputs is that of normally distributed targets of variance `N / 2`.
+    With `MaskedCrossentropy`, `p` is over the classes that compete with the label given with `x`.
 
     Processes that train one model together all call this, each with its share of the data; they
     get the mean over the samples of all, and draw other random numbers.
@@ -54,7 +55,7 @@ def fisher_diagonal(
         model: A built model. Its optimizer is not used, so `loss` can replace `compile`.
         x: Inputs as an array, or a list or dict of arrays; or a `PyDataset`, a `tf.data.Dataset`
             or another finite source of batches with targets, which is read once.
-        y: Targets, which only `labels="empirical"` needs.
+        y: Targets, which only `labels="empirical"` and the loss `MaskedCrossentropy` need.
         labels: `"exact"`, `"sampled"` or `"empirical"`.
         loss: A loss, its name, or a function of `y_true` and `y_pred`, in place of the compiled
             one.

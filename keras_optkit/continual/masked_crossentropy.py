@@ -23,8 +23,8 @@ class MaskedCrossentropy(keras.losses.Loss):
     loss = -logits[y] + log(sum over classes c in the group of y of exp(logits[c]))
     ```
 
-    To predict, use `masked_logits`, as `evaluate_tasks` does for tasks of that setting. `EWC` does
-    not know its likelihood, and needs `labels="empirical"`.
+    To predict, use `masked_logits`, as `evaluate_tasks` does for tasks of that setting. `EWC` and
+    `fisher_diagonal` need labels with it, which tell them the classes that a sample may be of.
 
     Args:
         groups: The classes of each task, such as `[task.classes for task in tasks]`. A class in
@@ -70,6 +70,22 @@ class MaskedCrossentropy(keras.losses.Loss):
         competing = ops.take(ops.convert_to_tensor(self._rivals(logits.shape[-1])), labels, axis=0)
         logits = ops.where(competing, logits, ops.cast(lowest(logits), logits.dtype))
         return keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+
+    def head(self, y_true, y_pred):
+        """Returns the logits that compete with these labels, in a column for each.
+
+        There are as many columns as in the largest head, and very low logits in what is left.
+        """
+        rivals = self._rivals(y_pred.shape[-1])
+        width = int(rivals.sum(axis=1).max())
+        order = np.argsort(~rivals, axis=1, kind="stable")[:, :width].astype("int32")
+        competing = np.take_along_axis(rivals, order, axis=1)
+        labels = ops.cast(ops.reshape(y_true, ops.shape(y_pred)[:-1]), "int32")
+        order, competing = (
+            ops.take(ops.convert_to_tensor(table), labels, axis=0) for table in (order, competing)
+        )
+        logits = ops.take_along_axis(y_pred, order, axis=-1)
+        return ops.where(competing, logits, ops.cast(lowest(logits), logits.dtype))
 
     def _rivals(self, outputs: int) -> np.ndarray:
         """Returns a matrix of which classes (columns) compete with which labels (rows)."""
