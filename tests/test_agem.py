@@ -1,15 +1,12 @@
 """A-GEM against the paper in float64, step by step, and what the wrapper promises."""
 
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
 from keras import layers, ops
 
-from keras_optkit.continual import AGEM, DER, EWC, L2Anchor, ReplayBuffer, ReplayDataset
-from keras_optkit.testing._models import assert_same, network, state
+from keras_optkit.continual import AGEM, DER, L2Anchor, ReplayBuffer, ReplayDataset
+from keras_optkit.testing._models import assert_same, network
 from tests import oracles
 from tests.conftest import two_replicas
 from tests.tracing import Counting
@@ -241,30 +238,6 @@ if BACKEND == "jax":
         with keras.distribution.DataParallel(devices=["cpu:0", "cpu:1"]).scope():
             two = run(made())
         assert_same(two, one, "devices", atol=1e-5)
-
-
-def test_a_new_process_goes_on_bit_for_bit_without_custom_objects(tmp_path):
-    (x, y), (x_2, y_2), _ = tasks()
-    learner = made(keras.optimizers.Adam(0.01), penalties=[EWC(1.0)])
-    learner.fit(x, y, verbose=0)
-    learner.consolidate(x, y)
-    learner.save(tmp_path / "model.keras")
-    np.savez(tmp_path / "data.npz", x_2, y_2)
-    script = """
-import numpy, sys
-from pathlib import Path
-import keras, keras_optkit
-from keras_optkit.testing._models import state
-at = Path(sys.argv[1])
-model = keras.saving.load_model(at / "model.keras")
-assert type(model).__name__ == "AGEM" and model.batch_size == 6
-model.fit(*numpy.load(at / "data.npz").values(), batch_size=4, epochs=2, verbose=0)
-numpy.savez(at / "state.npz", *state(model))
-"""
-    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True)
-    learner.fit(x_2, y_2, batch_size=4, epochs=2, verbose=0)
-    with np.load(tmp_path / "state.npz") as resumed:
-        assert_same([resumed[key] for key in resumed], state(learner), "resumed")
 
 
 def test_what_does_not_work_is_said():

@@ -1,7 +1,5 @@
 """Penalties against the papers in float64, step by step, and every promise of the wrapper."""
 
-import subprocess
-import sys
 import zipfile
 
 import keras
@@ -494,55 +492,6 @@ def test_importances_are_of_the_layers_trained_at_the_time():
         results.append([ops.convert_to_numpy(v) for v in model.weights if "importance" in v.path])
     assert len(results[0]) == 4
     assert_same(*results, "importances", atol=1e-6)
-
-
-def everything():
-    return [
-        EWC(1.0, labels="sampled", n_samples=5, seed=3),
-        SI(0.5),
-        MAS(0.25, update="proximal"),
-        L2Anchor(0.125),
-    ]
-
-
-def test_a_new_process_goes_on_bit_for_bit_without_custom_objects(tmp_path):
-    (x, y), (x_2, y_2), (x_3, y_3) = tasks()
-    buffer = ReplayBuffer(5, seed=2)
-    model = learner(everything(), keras.optimizers.Adam(0.01), regularized(), buffer)
-    model.fit(x, y, verbose=0, batch_size=2, shuffle=False)
-    model.consolidate(x, y)
-    model.fit(x_2, y_2, verbose=0, batch_size=2, shuffle=False)  # the middle of a task
-    model.save(tmp_path / "model.keras")
-    np.savez(tmp_path / "data.npz", x_2, y_2, x_3, y_3)
-    script = """
-import numpy, sys
-from pathlib import Path
-import keras, keras_optkit
-from keras_optkit.testing._models import state
-at = Path(sys.argv[1])
-def go_on(model):
-    x_2, y_2, x_3, y_3 = numpy.load(at / "data.npz").values()
-    model.consolidate(x_2, y_2)
-    model.fit(x_3, y_3, verbose=0, batch_size=2, epochs=2, shuffle=False)
-    model.consolidate(x_3, y_3)
-"""
-    own: dict = {}
-    sys.argv[1:2], argv = [str(tmp_path)], sys.argv[1:2]
-    try:
-        exec(script, own)
-    finally:
-        sys.argv[1:2] = argv
-    own["go_on"](model)
-    rest = """
-model = keras.saving.load_model(at / "model.keras")
-go_on(model)
-assert model.tasks == 3
-numpy.savez(at / "state.npz", *state(model), *model.buffer.data(), *model.buffer.sample(3))
-"""
-    subprocess.run([sys.executable, "-c", script + rest, str(tmp_path)], check=True)
-    with np.load(tmp_path / "state.npz") as resumed:
-        expected = [*state(model), *buffer.data(), *buffer.sample(3)]
-        assert_same([resumed[key] for key in resumed], expected, "resumed")
 
 
 @pytest.mark.parametrize("suffix", [".weights.h5", ".keras"])

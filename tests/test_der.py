@@ -1,8 +1,5 @@
 """DER and DER++ against the paper in float64, step by step, and what they promise."""
 
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
@@ -13,12 +10,11 @@ from keras_optkit.continual import (
     EWC,
     ContinualModel,
     DERpp,
-    LwF,
     ReplayBuffer,
     ReplayDataset,
     _logit_replay,
 )
-from keras_optkit.testing._models import assert_same, state
+from keras_optkit.testing._models import assert_same
 from tests import oracles
 from tests.conftest import two_replicas
 from tests.tracing import Counting
@@ -65,6 +61,8 @@ def logits_of(weights, x):
 class Judge:
     """Algorithms 1 and 2 with batches as given; it knows outputs by the inputs they are of."""
 
+    at_ends = False  # of tasks, instead of in each step, outputs are kept
+
     def __init__(self, start, alpha, beta):
         self.weights = [np.float64(w) for w in start]
         self.alpha, self.beta, self.known = alpha, beta, {}
@@ -86,8 +84,8 @@ class Judge:
             apart = h[i] - self.known[x[i].tobytes()]
             loss += self.alpha * weight[i] / count * np.sum(apart**2)
             error[i] += self.alpha * weight[i] / count * 2 * apart
-        for i in range(count):
-            self.known[x[i].tobytes()] = h[i]
+        if not self.at_ends:
+            self._keep(x[:count], h)
         back = error @ self.weights[2].T * (1 - hidden**2)
         gradient = [np.float64(x).T @ back, back.sum(0), hidden.T @ error, error.sum(0)]
         self.weights = [
@@ -95,6 +93,13 @@ class Judge:
             for o, w, g in zip(self.optimizers, self.weights, gradient, strict=True)
         ]
         return loss
+
+    def keep(self, x):
+        """Notes outputs of the weights as they are."""
+        self._keep(x, logits_of(self.weights, x)[1])
+
+    def _keep(self, x, h):
+        self.known |= {row.tobytes(): outputs for row, outputs in zip(x, h, strict=False)}
 
 
 class Record(keras.callbacks.Callback):
@@ -123,12 +128,16 @@ def batches(monkeypatch):
     return seen
 
 
-@pytest.mark.parametrize("name", ["DER", "DER++"])
+@pytest.mark.parametrize("name", ["DER", "DER++", "DER++ at the ends of tasks"])
 def test_every_step_and_loss_is_the_papers(name, batches):
     penalty, beta = (DER(0.5), None) if name == "DER" else (DERpp(0.5, 0.25), 0.25)
+    at_ends = name.endswith("tasks")
+    if at_ends:
+        penalty = DERpp(0.5, 0.25, fill="consolidate")
     model, step = learner(penalty), 0
     judge, record = Judge(model.strip().get_weights(), 0.5, beta), Record()
     without = Judge(model.strip().get_weights(), 0.0, beta)
+    judge.at_ends = without.at_ends = at_ends
     weights = {}
     for x, y in tasks():
         given = np.linspace(0.5, 2, len(x)).astype("float32")
@@ -145,6 +154,12 @@ def test_every_step_and_loss_is_the_papers(name, batches):
             np.testing.assert_allclose(loss, expected, rtol=2e-5, err_msg=message)
             for a, e in zip(record.weights[index], judge.weights, strict=True):
                 np.testing.assert_allclose(a, e, rtol=1e-5, atol=3e-6, err_msg=message)
+        if at_ends:
+            assert model.buffer.seen == (0 if step == 3 else 12)
+            model.consolidate(x, y)
+            for one in (judge, without):
+                one.keep(x)
+            weights |= dict.fromkeys(weights, 1.0)
         old_x, _, extras = model.buffer.data()
         kept = np.array([judge.known[row.tobytes()] for row in old_x])
         np.testing.assert_allclose(extras["logits"], kept, rtol=1e-5, atol=3e-6)
@@ -221,51 +236,19 @@ def test_logits_stay_with_their_samples(tmp_path):
 
 
 @pytest.mark.skipif(BACKEND == "torch", reason="Keras runs torch eagerly")
-def test_tasks_compile_nothing_anew():
+@pytest.mark.parametrize("fill", ["training", "consolidate"])
+def test_tasks_compile_nothing_anew(fill):
     layer = Counting()
-    model, counts = learner([DERpp(0.5, 0.5)], model=classifier(body=[layer])), []
+    model = learner([DERpp(0.5, 0.5, fill=fill)], model=classifier(body=[layer]))
+    counts = []
     for i, (x, y) in enumerate([*tasks(), *tasks(10)]):
         model.strengths = [1.0 + i]
         fit(model, x, y, epochs=2)
-        model.consolidate()
+        model.consolidate(x, y)
         counts.append(layer.traced)
     assert counts[0] > 0
     assert len(set(counts)) == 1, counts
     assert model.penalties[0].alpha == 4.0
-
-
-def test_a_new_process_goes_on_bit_for_bit(tmp_path):
-    (x, y), (x_2, y_2) = tasks()
-    inside = classifier(body=[layers.BatchNormalization()])
-    model = learner(
-        [DERpp(0.5, 0.5), LwF(0.5)], optimizer=keras.optimizers.Adam(0.01), model=inside
-    )
-    fit(model, x, y)
-    model.consolidate(x, y)
-    fit(model, x_2, y_2)  # the middle of a task
-    model.save(tmp_path / "model.keras")
-    np.savez(tmp_path / "data.npz", x, y, x_2, y_2)
-    model.consolidate(x_2, y_2)
-    fit(model, x, y, epochs=2)
-    script = """
-import numpy, sys
-from pathlib import Path
-import keras, keras_optkit
-from keras_optkit.testing._models import state
-at = Path(sys.argv[1])
-x, y, x_2, y_2 = numpy.load(at / "data.npz").values()
-model = keras.saving.load_model(at / "model.keras")
-model.consolidate(x_2, y_2)
-model.fit(x, y, verbose=0, batch_size=4, epochs=2)
-x, y, extras = model.buffer.data()
-numpy.savez(at / "state.npz", *state(model), x, y, extras["logits"])
-"""
-    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True)
-    with np.load(tmp_path / "state.npz") as resumed:
-        old_x, old_y, extras = model.buffer.data()
-        expected = [*state(model), old_x, old_y, extras["logits"]]
-        assert_same([resumed[key] for key in resumed], expected, "resumed")
-    assert model.strip() is inside
 
 
 def test_mixed_precision_follows_float32():
@@ -315,6 +298,7 @@ def test_what_does_not_work_is_said():
         (lambda: DER(-1.0), "`alpha` must be at least 0"),
         (lambda: DERpp(1.0, -1.0), "`beta` must be at least 0"),
         (lambda: DER(1.0, 0), "`replay_batch_size` must be an integer of at least 1"),
+        (lambda: DERpp(1.0, 1.0, fill="ends"), "`fill` must be one of 'training', 'consolidate'"),
     ):
         with pytest.raises(ValueError, match=message):
             make()
@@ -337,6 +321,12 @@ def test_what_does_not_work_is_said():
     buffer.add(x, y, logits=np.zeros((12, 3), "float32"))
     with pytest.raises(ValueError, match="`logits` must be like what the buffer holds"):
         fit(model, x, y)
+    at_ends = learner([DER(1.0, fill="consolidate")], buffer)
+    with pytest.raises(ValueError, match="`logits` must be like what the buffer holds"):
+        at_ends.consolidate(x, y)
+    with pytest.raises(ValueError, match="The buffer keeps samples of each task: call"):
+        at_ends.consolidate()
+    assert at_ends.tasks == 0
     assert_same(model.get_weights(), before, "nothing has changed")
     assert_same(buffer.data()[:2], held, "nothing has changed")
     buffer.clear()

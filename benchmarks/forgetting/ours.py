@@ -34,9 +34,6 @@ class Trainer:
         learner = self._start(tasks, strength)
         keras.utils.set_random_seed(seed)
         given = given and learner.buffer is None
-        ends = None
-        if self.method == "DER++ at ends":
-            ends = continual.ReplayBuffer(BUFFER, "class_balanced")
         rows, taken = [], []
         joint = [tuple(np.concatenate(arrays) for arrays in zip(*tasks.train, strict=True))]
         for i, (x, y) in enumerate(joint if self.method == "joint" else tasks.train):
@@ -48,9 +45,6 @@ class Trainer:
 
             def one(x=x, y=y, arrays=arrays, epochs=epochs, options=options):
                 learner.fit(*arrays, epochs=epochs, **options)
-                if ends is not None:
-                    ends.add(x, y, logits=np.asarray(learner.model(x)))
-                    learner.buffer.load_state(ends.state())
                 if self.method != "joint":
                     learner.consolidate(x, y)
 
@@ -86,11 +80,11 @@ class Trainer:
             ]
         )
         penalties = {
-            # Of the likelihood of a head for each task, exact labels are not known.
+            # Given labels where tasks have heads, as on the other side.
             "EWC": lambda: [continual.EWC(strength, labels="empirical" if heads else "exact")],
             "LwF": lambda: [continual.LwF(strength, TEMPERATURE, groups=heads)],
             "DER++": lambda: [continual.DERpp(strength, BETA)],
-            "DER++ at ends": lambda: [continual.DERpp(strength, BETA)],
+            "DER++ at ends": lambda: [continual.DERpp(strength, BETA, fill="consolidate")],
             "SI": lambda: [continual.SI(strength, DAMPING)],
         }
         buffer = None

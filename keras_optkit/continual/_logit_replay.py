@@ -11,6 +11,7 @@ from keras_optkit.continual._mixture import Mixture
 from keras_optkit.continual.replay_buffer import ReplayBuffer
 from keras_optkit.continual.replay_dataset import ReplayDataset
 
+PASSES = 2**31  # from here on, purposes of random numbers beside those of batches
 AHEAD = 64  # batches that may have been fetched and not trained on, more than any backend does
 
 
@@ -34,8 +35,9 @@ def split(y: Any) -> tuple[Any, Remembered | None]:
 class LogitReplay(ReplayDataset):
     """Batches of new samples, of samples to match, and of samples to classify again.
 
-    Every new sample is shown to the buffer each time it is trained on. What the model makes of
-    it is only known in the step, which may be a few batches later; but the places are known.
+    If they join the buffer, every new sample is shown to it each time it is trained on. What the
+    model makes of it is only known in the step, which may be a few batches later; but the places
+    are known.
 
     Args:
         x: Inputs.
@@ -45,6 +47,7 @@ class LogitReplay(ReplayDataset):
         replay_batch_size: Old samples in each part.
         classes: Outputs of the model.
         beta: Factor of the loss of the samples to classify again; None for no such part.
+        joins: Whether new samples join the buffer.
         **options: Of `ReplayDataset`.
     """
 
@@ -57,6 +60,7 @@ class LogitReplay(ReplayDataset):
         replay_batch_size: int | None,
         classes: int,
         beta: float | None,
+        joins: bool,
         **options: Any,
     ):
         self.beta, self._none = beta, np.zeros((0, classes), "float32")
@@ -71,7 +75,7 @@ class LogitReplay(ReplayDataset):
                 "of its own, or empty this one by `buffer.clear()`."
             )
         super().__init__(
-            x, y, buffer, batch_size, replay_batch_size, add_while_training=True, **options
+            x, y, buffer, batch_size, replay_batch_size, add_while_training=joins, **options
         )
 
     def untrained(self, steps: int) -> np.ndarray:
@@ -89,7 +93,7 @@ class LogitReplay(ReplayDataset):
         self._training = True
 
     def on_epoch_end(self) -> None:
-        if self._training:
+        if self._training or not self.add_while_training:
             super().on_epoch_end()
         self._begun = False  # else it was no epoch, though all of it may have been fetched
 
@@ -131,7 +135,7 @@ class LogitMixture(Mixture):
                 parts.append(self._samples(np.resize(which, count))[0])
                 weights.append(np.zeros(count, new_weight.dtype))
                 continue
-            places = buffer._draw(count, rng)
+            places = self._places(epoch, index, part, rng)
             x, y, held = buffer._pair(places)
             weight = held.get("sample_weight", np.ones(count, new_weight.dtype))
             parts.append(_nested.flatten({"x": x, "y": y})[1])
@@ -143,3 +147,18 @@ class LogitMixture(Mixture):
         batch = _nested.rebuild(self._structure, arrays)
         weight = np.concatenate(weights).astype(keras.config.floatx())
         return batch["x"], Remembered(batch["y"], write, read, share), weight
+
+    def _places(self, epoch, index, part, rng) -> np.ndarray:
+        """Returns which places to replay in a part of a batch."""
+        settings = self._settings
+        count, held = settings.replay_batch_size, len(settings.buffer)
+        if settings.add_while_training:
+            return settings.buffer._draw(count, rng)
+        # The buffer stays as it is, so all samples can take turns.
+        first = (epoch * settings.num_batches + index) * count
+        turns, ranks = np.divmod(np.arange(first, first + count), held)
+        orders = {
+            turn: self._generator(turn, PASSES + part).permutation(held)
+            for turn in range(turns[0], turns[-1] + 1)
+        }
+        return np.array([orders[turn][rank] for turn, rank in zip(turns, ranks, strict=True)])

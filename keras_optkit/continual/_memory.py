@@ -34,19 +34,31 @@ class Memory:
 
     def replay(self, x: Any, y: Any, batch_size: int, **options: Any) -> ReplayDataset:
         """Returns the batches to train on, for samples as they are."""
-        for penalty, state in self._filling():
+        for penalty, state in self._replaying():
             return penalty.replay(state, x, y, batch_size, **options)
         return ReplayDataset(x, y, self.measure.buffer, batch_size, **options)
 
     def begin(self) -> None:
         """Says that training begins, on what `replay` returned."""
-        for _, state in self._filling():
+        for _, state in self._replaying():
             state.data.begin()
 
     def settle(self, training: bool = False) -> None:
         """Puts what is kept of samples into the buffer, while training or after it."""
-        for penalty, state in self._filling():
+        for penalty, state in self._replaying():
             penalty.settle(state, training)
+
+    def extras(self, x: Any) -> dict[str, Any]:
+        """Returns what the buffer is to keep with samples that it is shown at the end of a task."""
+        extras = {}
+        for penalty, state in self._replaying():
+            extras |= penalty.extras(state, x)
+        return extras
+
+    @property
+    def makes_batches(self) -> bool:
+        """Whether a penalty makes the batches to train on."""
+        return any(penalty.makes_batches for penalty, _ in self.held)
 
     @property
     def fills_buffer(self) -> bool:
@@ -57,8 +69,8 @@ class Memory:
         """Returns the penalties that are part of the loss."""
         return [p.loss(state, step) for p, state in self.held if p.update == "loss"]
 
-    def _filling(self) -> list[tuple[Any, Any]]:
-        return [pair for pair in self.held if pair[0].fills_buffer]
+    def _replaying(self) -> list[tuple[Any, Any]]:
+        return [pair for pair in self.held if pair[0].makes_batches]
 
     def pull(self, rate) -> None:
         """Does the proximal steps of all penalties at once, for a learning rate of `rate`."""

@@ -93,7 +93,8 @@ class Penalty(Configurable):
     needs_data: ClassVar[bool] = True
     needs_loss: ClassVar[bool] = False
     follows_updates: ClassVar[bool] = False  # beside what `update` wants
-    fills_buffer: ClassVar[bool] = False  # while training; `consolidate` must not
+    makes_batches: ClassVar[bool] = False  # of new and old samples, for `fit`
+    fills_buffer: bool = False  # while training; `consolidate` must not
 
     def __init__(self, strength: float, update: Update = "loss"):
         self.strength = _check.in_range("strength", strength, low=0)

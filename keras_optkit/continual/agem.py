@@ -72,7 +72,7 @@ class AGEM(ContinualModel):
     ):
         _check.instance("buffer", buffer, ReplayBuffer, "a ReplayBuffer")
         super().__init__(model, penalties, buffer, name)
-        if self._memory.fills_buffer:
+        if self._memory.makes_batches:
             raise ValueError(
                 "AGEM does not train on what the buffer holds, and DER and DERpp do. Use a "
                 f"ContinualModel with them. {_check.received('penalties', self.penalties)}"

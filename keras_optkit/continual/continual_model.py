@@ -35,7 +35,8 @@ class ContinualModel(ModelWrapper):
 
     With a buffer, `fit` adds to each batch as many samples from it, so batches are twice as large;
     while it is empty, the new ones again. For another share, or more control, pass `fit` a
-    `ReplayDataset`. With `DER` or `DERpp`, `fit` also fills the buffer, and `consolidate` does not.
+    `ReplayDataset`. With `DER` or `DERpp`, `fit` also fills the buffer, and `consolidate` does not,
+    unless they are told `fill="consolidate"`.
 
     Without penalties and buffer it is the naive baseline, that forgets.
 
@@ -80,9 +81,9 @@ class ContinualModel(ModelWrapper):
             _check.instance("penalties", penalty, Penalty, "a list of penalties such as EWC(1e3)")
         if buffer is not None:
             _check.instance("buffer", buffer, ReplayBuffer, "a ReplayBuffer, or None")
-        if sum(penalty.fills_buffer for penalty in given) > 1:
+        if sum(penalty.makes_batches for penalty in given) > 1:
             raise ValueError(
-                "Only one of `penalties` can be DER or DERpp, since each fills the buffer. "
+                "Only one of `penalties` can be DER or DERpp, since each makes the batches. "
                 f"{_check.received('penalties', given)}"
             )
         super().__init__(model, name)
@@ -126,11 +127,11 @@ class ContinualModel(ModelWrapper):
         seed of the buffer and the number of updates so far.
         """
         given = isinstance(x, ReplayDataset)
-        if self.buffer is None or (given and not self._memory.fills_buffer):
+        if self.buffer is None or (given and not self._memory.makes_batches):
             return super().fit(x, y, batch_size, epochs, **kwargs)
         if not all(hasattr(leaf, "shape") for leaf in tree.flatten(x)):
             way = ", or `x` a ReplayDataset: `ReplayDataset(x, y, learner.buffer)`"
-            way = ", since DER makes batches of its own" if self._memory.fills_buffer else way
+            way = ", since DER makes batches of its own" if self._memory.makes_batches else way
             raise TypeError(
                 f"With a buffer, `x` and `y` must be arrays{way}. Received: x of type "
                 f"{type(x).__name__}"
@@ -143,7 +144,7 @@ class ContinualModel(ModelWrapper):
         settings = {"sample_weight": None, "shuffle": True}
         settings = {key: kwargs.pop(key, default) for key, default in settings.items()}
         data = self._mixed(x, y, batch_size or 32, **settings)
-        if self._memory.fills_buffer:
+        if self._memory.makes_batches:
             begin = keras.callbacks.LambdaCallback(on_train_begin=lambda logs: self._memory.begin())
             callbacks: Any = kwargs.get("callbacks")
             if isinstance(callbacks, keras.callbacks.CallbackList):
@@ -164,7 +165,8 @@ class ContinualModel(ModelWrapper):
         Args:
             x: Inputs of the task: an array, a list or dict of arrays; or a dataset with targets.
                 `L2Anchor` and `SI` need none.
-            y: Targets; only the buffer, and EWC with `labels="empirical"`, need them.
+            y: Targets; only the buffer, `LwF`, and EWC with `labels="empirical"` or
+                `MaskedCrossentropy`, need them.
 
         Raises:
             ValueError: If the model is not compiled and a penalty needs its loss; if `x` is missing
@@ -181,7 +183,7 @@ class ContinualModel(ModelWrapper):
             for pair in penalty.consolidate(state, measure, x, y)
         ]
         if self.buffer is not None and not self._memory.fills_buffer:
-            self.buffer.add(x, y)
+            self.buffer.add(x, y, **self._memory.extras(x))
         for variable, value in pairs:
             # Memory of its own, since JAX donates what it is given.
             variable.assign(np.array(value, keras.backend.standardize_dtype(variable.dtype)))

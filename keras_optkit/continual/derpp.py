@@ -2,7 +2,7 @@
 
 from keras_optkit import _check
 from keras_optkit._registry import register
-from keras_optkit.continual.der import DER
+from keras_optkit.continual.der import DER, Fill
 
 
 @register
@@ -21,6 +21,7 @@ class DERpp(DER):
         beta: Factor of the loss of replayed samples, 0 or more; 0.5 or 1 in the paper.
         replay_batch_size: Replayed samples in each part of a batch, at least 1; None for as many
             as new ones.
+        fill: When samples join the buffer, `"training"` or `"consolidate"`; as in `DER`.
 
     Example:
         >>> derpp = keras_optkit.continual.DERpp(alpha=0.1, beta=0.5)
@@ -32,6 +33,12 @@ class DERpp(DER):
         [Buzzega et al., 2020](https://arxiv.org/abs/2004.07211), section 3 and algorithm 2.
     """
 
-    def __init__(self, alpha: float, beta: float, replay_batch_size: int | None = None):
-        super().__init__(alpha, replay_batch_size)
+    def __init__(
+        self,
+        alpha: float,
+        beta: float,
+        replay_batch_size: int | None = None,
+        fill: Fill = "training",
+    ):
+        super().__init__(alpha, replay_batch_size, fill)
         self.beta = _check.in_range("beta", beta, low=0)
