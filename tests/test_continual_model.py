@@ -541,6 +541,19 @@ def test_goes_on_from_the_middle_of_an_epoch(tmp_path):
     with pytest.raises(RuntimeError, match="stopped"):
         script(tmp_path, Stop(9 + 5))  # in the second epoch of the second task
     assert_same(script(tmp_path), expected, "went on")
+    _, (x, y) = tasks(2, rows=12)
+    for task, message in ((0, "after 0 tasks, .* has consolidated 1"), (1, "on other data")):
+        model = learner([EWC(1.0)], keras.optimizers.Adam(0.01))
+        model.consolidate(*tasks(1, rows=12)[0])
+        before, wrong = state(model), (x, y) if task == 0 else (x + 1, y)
+        resumes = [TrainingState(tmp_path / str(task))]
+        with pytest.raises(ValueError, match=message):
+            model.fit(*wrong, batch_size=4, epochs=3, callbacks=resumes, verbose=0)
+        assert_same(state(model)[: len(before)], before, "nothing has changed")
+    model = learner([EWC(1.0)], keras.optimizers.Adam(0.01))
+    model.consolidate(x, y)  # the second task, which was the first there
+    with pytest.raises(ValueError, match="Task 1 of the file was of other data"):
+        model.fit(x, y, epochs=3, callbacks=resumes, verbose=0)
 
 
 def test_batches_are_those_of_a_replay_dataset():

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from keras import layers
 
+from keras_optkit.callbacks import TrainingState
 from keras_optkit.continual import (
     DER,
     EWC,
@@ -190,14 +191,39 @@ if BACKEND == "torch":
         torch.testing.assert_close(ours, 0.5 * 4 * F.mse_loss(outputs, logits))
 
 
+def test_goes_on_from_the_middle_of_an_epoch(tmp_path):
+    def script(at, *callbacks):
+        model = learner([DERpp(0.5, 0.5, fill="consolidate")])
+        for number, (x, y) in enumerate(tasks()):
+            resumes = [TrainingState(at / str(number), every=1)] if at else []
+            fit(model, x, y, epochs=3, callbacks=[*callbacks, *resumes])
+            model.consolidate(x, y)
+        return [*model.get_weights(), *keras.tree.flatten(model.buffer.data())]
+
+    expected, interrupted = script(None), Interrupt(9 + 5)  # in the second task's second epoch
+    with pytest.raises(KeyboardInterrupt):
+        script(tmp_path, interrupted)
+    assert_same(script(tmp_path), expected, "went on")
+    model, (x, y) = learner([DERpp(0.5, 0.5)]), tasks()[0]
+    before = model.get_weights()
+    with pytest.raises(ValueError, match="cannot resume training in which samples join the buffer"):
+        fit(model, x, y, callbacks=[TrainingState(tmp_path / "stream")])
+    assert_same(model.get_weights(), before, "nothing has changed")
+
+
 class Stop(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         self.model.stop_training = batch == 0
 
 
 class Interrupt(keras.callbacks.Callback):
+    def __init__(self, after=2):
+        super().__init__()
+        self.after = after
+
     def on_train_batch_end(self, batch, logs=None):
-        if batch == 1:
+        self.after -= 1
+        if not self.after:
             raise KeyboardInterrupt
 
 

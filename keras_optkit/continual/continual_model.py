@@ -9,9 +9,10 @@ import keras
 import numpy as np
 from keras import ops, tree
 
-from keras_optkit import _check
+from keras_optkit import _check, _processes
 from keras_optkit._registry import register
 from keras_optkit.continual._logit_replay import split
+from keras_optkit.continual._marks import UNKNOWN, Marks, mark
 from keras_optkit.continual._memory import Memory
 from keras_optkit.continual._penalty import Measure, Penalty, Step
 from keras_optkit.continual.fisher_diagonal import samples
@@ -20,7 +21,7 @@ from keras_optkit.continual.replay_dataset import ReplayDataset
 from keras_optkit.optimizers._model_wrapper import ModelWrapper
 
 BUFFER_FILE = "replay_buffer.npz"
-KINDS_KEY = "penalties"
+KINDS_KEY, MARKS_KEY = "penalties", "tasks"
 
 
 @register
@@ -39,6 +40,9 @@ class ContinualModel(ModelWrapper):
     unless they are told `fill="consolidate"`.
 
     Without penalties and buffer it is the naive baseline, that forgets.
+
+    To survive a crash, give each `fit` a `TrainingState` with a directory of its own, and run the
+    same script again. Weights then tell, by some rows of the data, in which task they were written.
 
     The model inside is never changed but by training; `strip()` gives it back. Its own
     regularizers count as ever.
@@ -94,6 +98,7 @@ class ContinualModel(ModelWrapper):
                 "which has no weights yet"
             )
         self.penalties, self.buffer = tuple(given), buffer
+        self._marks = Marks()
         self._tasks = self._adder("tasks")("done", shape=(), dtype="int32", initializer="zeros")
         guarded = [v for v in model.trainable_variables if not v.overwrite_with_gradient]
         self._memory = Memory(self.penalties, guarded, self._adder, Measure(model, self, buffer))
@@ -126,9 +131,13 @@ class ContinualModel(ModelWrapper):
         With a buffer, `x` and `y` are arrays or a `ReplayDataset`, and samples are shuffled by the
         seed of the buffer and the number of updates so far.
         """
-        given = isinstance(x, ReplayDataset)
-        if self.buffer is None or (given and not self._memory.makes_batches):
-            return super().fit(x, y, batch_size, epochs, **kwargs)
+        with self._marks.training(self._mark(x, y)):
+            given = isinstance(x, ReplayDataset)
+            if self.buffer is None or (given and not self._memory.makes_batches):
+                return super().fit(x, y, batch_size, epochs, **kwargs)
+            return self._fit_mixed(x, y, batch_size, epochs, **kwargs)
+
+    def _fit_mixed(self, x, y, batch_size, epochs, **kwargs):
         if not all(hasattr(leaf, "shape") for leaf in tree.flatten(x)):
             way = ", or `x` a ReplayDataset: `ReplayDataset(x, y, learner.buffer)`"
             way = ", since DER makes batches of its own" if self._memory.makes_batches else way
@@ -188,6 +197,7 @@ class ContinualModel(ModelWrapper):
             # Memory of its own, since JAX donates what it is given.
             variable.assign(np.array(value, keras.backend.standardize_dtype(variable.dtype)))
         self._tasks.assign(self.tasks + 1)
+        self._marks.done.append(self._mark(x, y))
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         y, remembered = split(y)
@@ -216,7 +226,8 @@ class ContinualModel(ModelWrapper):
         """Loads what `save_weights` wrote, all of it or nothing; the buffer is not in such files.
 
         Raises:
-            ValueError: If it does not fit, as when it was written with other penalties.
+            ValueError: If it does not fit, as when it was written with other penalties, or if
+                `TrainingState` resumes what was written in another task.
         """
         variables = [*self.variables, *(self.optimizer.variables if self.optimizer else ())]
         before = [np.array(ops.convert_to_numpy(v)) for v in variables]
@@ -230,6 +241,7 @@ class ContinualModel(ModelWrapper):
     def save_own_variables(self, store):
         super().save_own_variables(store)
         store[KINDS_KEY] = np.frombuffer(json.dumps(self._kinds()).encode(), "uint8")
+        store[MARKS_KEY] = self._marks.state()
 
     def load_own_variables(self, store):
         if KINDS_KEY in store.keys():  # not in files of older versions
@@ -240,7 +252,12 @@ class ContinualModel(ModelWrapper):
                     f"{self._kinds()}, which keep other things. Make it with the same, in the same "
                     "order, or use keras.saving.load_model on a file that `save` wrote."
                 )
-        super().load_own_variables({k: store[k] for k in store.keys() if k != KINDS_KEY})
+        marks = np.asarray(store[MARKS_KEY]) if MARKS_KEY in store.keys() else None
+        if marks is not None:
+            self._marks.check(marks)
+        own = (KINDS_KEY, MARKS_KEY)
+        super().load_own_variables({k: store[k] for k in store.keys() if k not in own})
+        self._marks.load_state(np.zeros(1 + self.tasks) if marks is None else marks)
 
     def save_assets(self, dir_path):
         if self.buffer is not None:
@@ -277,6 +294,11 @@ class ContinualModel(ModelWrapper):
                 "The buffer keeps samples of each task: call `learner.consolidate(x, y)` with them."
                 " Received: x=None"
             )
+
+    def _mark(self, x: Any, y: Any) -> int:
+        """Returns a number for the data of a task; of several processes only the first saves."""
+        alone = _processes.place(self.model)[1] == 1
+        return mark(x, y) if alone else UNKNOWN
 
     def _kinds(self) -> list[str]:
         return [type(penalty).__name__ for penalty in self.penalties]

@@ -45,8 +45,8 @@ class ReplayDataset(keras.utils.PyDataset):
         seed: Of the random numbers, 0 or more.
         add_while_training: Whether new samples go into the buffer as they come, each once, after
             the samples to replay have been drawn. For streams without tasks, with one epoch, on
-            one replica. After a crash a stream must begin anew: `TrainingState` does not keep the
-            buffer, while it brings other datasets back to where they were.
+            one replica. After a crash a stream must begin anew: `TrainingState` refuses it, as it
+            does not keep the buffer, while it brings other datasets back to where they were.
         workers: Threads that fetch batches ahead, 0 for none; for data that are slow to read,
             such as a `numpy.memmap`. Keras' own do not keep batches and epochs together.
 
@@ -145,7 +145,17 @@ class ReplayDataset(keras.utils.PyDataset):
         self._begun = False
 
     def state(self) -> dict[str, int]:
-        """Returns what `load_state` needs; the buffer has a state of its own."""
+        """Returns what `load_state` needs; the buffer has a state of its own.
+
+        Raises:
+            ValueError: With `add_while_training`.
+        """
+        if self.add_while_training:
+            raise ValueError(
+                "TrainingState cannot resume training in which samples join the buffer, since it "
+                "does not keep the buffer. Let them join at the ends of tasks, as by "
+                'DERpp(..., fill="consolidate") or `buffer.add`, or save the model between fits.'
+            )
         return {"epoch": self._epoch}
 
     def load_state(self, state: dict[str, int]) -> None:
