@@ -223,6 +223,8 @@ def test_evaluate_tasks_refuses():
     def evaluate(x=X, y=Y, rows=None, test=True):
         return evaluate_tasks(Outputs(), [Task("a", (x, y), (x, y) if test else None)], rows)
 
+    with pytest.raises(TypeError, match=r"`tasks` must be a list of Task\(name, \(x, y\), test="):
+        evaluate_tasks(Outputs(), [(X, Y)])
     with pytest.raises(ValueError, match=r"'a' has no test data.*test=\(x_test, y_test\)"):
         evaluate(test=False)
     with pytest.raises(ValueError, match=r"one output for each class.*\(60, 1\)"):

@@ -41,7 +41,7 @@ def evaluate_tasks(
 
     Args:
         model: A model with one output for each class.
-        tasks: Tasks with test data.
+        tasks: A list of `Task`s with test data.
         rows: The matrix so far, or None.
         score: Takes targets and outputs of a task, and returns a number to have in place of the
             accuracy; for models whose output is something else.
@@ -52,6 +52,7 @@ def evaluate_tasks(
         `rows` with a row more, of shape `(rows, tasks)`.
 
     Raises:
+        TypeError: If a task is no `Task`.
         ValueError: If a task has no test data, `rows` is of other tasks, or outputs are not one
             for each class.
 
@@ -75,6 +76,8 @@ def evaluate_tasks(
             f"`rows` must have one column for each of the {len(tasks)} tasks. "
             f"Received: rows.shape={before.shape}"
         )
+    for task in tasks:
+        _check.instance("tasks", task, Task, "a list of Task(name, (x, y), test=(x_test, y_test))")
     row = [_score(model, task, score, size) for task in tasks]
     return np.vstack([before, row])
 
