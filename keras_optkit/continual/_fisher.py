@@ -7,9 +7,8 @@ import numpy as np
 from keras import ops, tree
 
 from keras_optkit import _processes
-from keras_optkit.continual._likelihoods import given, likelihood
+from keras_optkit.continual._likelihoods import likelihood
 from keras_optkit.continual._per_sample import PerSample
-from keras_optkit.continual.masked_crossentropy import MaskedCrossentropy
 from keras_optkit.optimizers._objective import _as_loss
 
 LABELS = ("exact", "sampled", "empirical")
@@ -27,13 +26,10 @@ class Fisher:
     def __init__(self, model: keras.Model, labels: str, compiled: Any):
         self.model, self.labels = model, labels
         self._known: Any = None
-        self._head: Any = None  # which of the outputs the likelihood is of, given the labels
         of_model = isinstance(compiled, keras.Model)
         self._loss: Any = _twin(compiled) if of_model else _as_loss(compiled)
         if labels != "empirical":
-            loss = given(compiled.loss if of_model else compiled)
-            self._known = likelihood(loss)
-            self._head = loss.head if isinstance(loss, MaskedCrossentropy) else None
+            self._known = likelihood(compiled.loss if of_model else compiled)
         self._gradients: PerSample | None = None
 
     def __call__(
@@ -49,12 +45,13 @@ class Fisher:
             self._gradients = PerSample(self.model, self._scalar, ops.square)
         gradients = self._gradients
         outputs = gradients.outputs(x)
-        arrays = {} if self._known is not None and self._head is None else {"y": y}
-        if y is None and arrays:
+        needs_labels = self._known is None or self._known.head is not None
+        if needs_labels and y is None:
             raise ValueError(
                 "`y` must be given for MaskedCrossentropy: labels tell which classes compete. "
                 "Received: y=None"
             )
+        arrays = {"y": y} if needs_labels else {}
         if self._known is None:
             _check_one_number(self._loss(_first(y), outputs))
         else:
@@ -64,7 +61,8 @@ class Fisher:
                     f'labels="empirical". Received: labels={self.labels!r}, and a model with '
                     f"{len(tree.flatten(outputs))} outputs"
                 )
-            shape = tuple(self._seen(outputs, {"y": _first(y)} if arrays else {}).shape[1:])
+            first = {name: _first(array) for name, array in arrays.items()}
+            shape = tuple(self._seen(outputs, first).shape[1:])
             if self.labels == "exact":
                 gradients.repeats = self._known.terms(shape)
             else:
@@ -89,8 +87,8 @@ class Fisher:
 
     def _seen(self, outputs, arrays):
         """Returns the outputs that the likelihood is of."""
-        outputs = tree.flatten(outputs)[0]
-        return outputs if self._head is None else self._head(arrays["y"], outputs)
+        outputs, head = tree.flatten(outputs)[0], self._known.head
+        return outputs if head is None else head(arrays["y"], outputs)
 
 
 def _twin(model: keras.Model):

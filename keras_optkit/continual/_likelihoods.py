@@ -6,6 +6,7 @@ in the mean. Where a sample has several outputs for which the loss is a mean (po
 sequence, several binary targets), the Fisher information is the mean over them too.
 """
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import keras
@@ -19,6 +20,8 @@ TINY = 1e-30  # below it a probability counts as one that does not change
 
 class Likelihood(Protocol):
     """What is known of the targets given the outputs for one sample."""
+
+    head: Callable | None  # which of the outputs count, given the labels too; None for all
 
     def terms(self, shape: tuple) -> int:
         """Returns how many terms there are, for outputs of this shape."""
@@ -40,8 +43,8 @@ class Likelihood(Protocol):
 class Softmax:
     """One of several classes, for each position: categorical cross-entropy."""
 
-    def __init__(self, from_logits: bool):
-        self.from_logits = from_logits
+    def __init__(self, from_logits: bool, head: Callable | None = None):
+        self.from_logits, self.head = from_logits, head
 
     def terms(self, shape):
         return int(np.prod(shape))
@@ -73,6 +76,8 @@ class Softmax:
 
 class Bernoulli:
     """Yes or no for each output: binary cross-entropy."""
+
+    head: Callable | None = None
 
     def __init__(self, from_logits: bool):
         self.from_logits = from_logits
@@ -107,6 +112,8 @@ class Gaussian:
     For `N` outputs this is `N / 2`.
     """
 
+    head: Callable | None = None
+
     def terms(self, shape):
         return int(np.prod(shape))
 
@@ -122,25 +129,20 @@ class Gaussian:
         return ops.sum(ops.reshape(noise, f.shape) * f) * (2 / f.shape[0]) ** 0.5
 
 
-def given(loss: Any) -> Any:
-    """Returns the loss that a name or a config is of."""
-    return keras.losses.get(loss) if isinstance(loss, (str, dict)) and loss else loss
-
-
 def likelihood(loss: Any) -> Likelihood:
     """Returns the distribution whose negative log-likelihood `loss` is.
 
     Raises:
         ValueError: If none is known.
     """
-    known = given(loss)
+    known: Any = keras.losses.get(loss) if isinstance(loss, (str, dict)) and loss else loss
     crossentropies = (
         keras.losses.SparseCategoricalCrossentropy,
         keras.losses.CategoricalCrossentropy,
     )
     plain = getattr(known, "axis", -1) == -1 and getattr(known, "ignore_class", None) is None
     if type(known) is MaskedCrossentropy:
-        return Softmax(from_logits=True)  # of the outputs of a head
+        return Softmax(from_logits=True, head=known.head)
     if type(known) in crossentropies and plain:
         return Softmax(known.from_logits)
     if type(known) is keras.losses.BinaryCrossentropy and plain:
