@@ -42,7 +42,7 @@ class Evaluated(Step):
         Returns:
             Whether it did: not if they are there already, or are no others yet.
         """
-        due = self.built and not self._holds_evaluation_weights() and self._has_moved()
+        due = self.built and not self._holds_evaluation_weights() and self._has_average()
         if due:
             self._to_evaluation()
             self._evaluating.assign(1)
@@ -62,6 +62,10 @@ class Evaluated(Step):
 
     def _holds_evaluation_weights(self) -> bool:
         return bool(ops.convert_to_numpy(self._evaluating))
+
+    def _has_average(self) -> bool:
+        """Returns whether there are other weights to evaluate yet."""
+        return self._has_moved()
 
     def go_back(self) -> None:
         """Does what `use_training_weights` does, in a compiled step."""

@@ -126,7 +126,7 @@ class Averaged(Evaluated, Wrapper):
             if average is not None
         ]
 
-    def _has_moved(self):
+    def _has_average(self):
         return int(ops.convert_to_numpy(self.updates)) >= self.start + self.every
 
     def _exchanged(self):
