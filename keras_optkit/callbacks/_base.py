@@ -15,6 +15,13 @@ class Callback(keras.callbacks.Callback, Configurable):
     know to go on after a restart.
     """
 
+    def _is_due(self, batch: int, every: int) -> bool:
+        """Returns whether batch 0, `every`, ... comes in the compiled step that begins at `batch`.
+
+        With `steps_per_execution`, one that came within the last step counts for this one.
+        """
+        return batch % every < self._model.steps_per_execution
+
     def state(self) -> dict[str, Any]:
         """Returns what this callback has learned so far, as plain data: JSON can hold it."""
         return {}

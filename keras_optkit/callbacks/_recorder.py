@@ -35,7 +35,6 @@ class Recorder(Callback):
     _histogram: ClassVar[tuple[str, Sequence[float]]] = ("", ())  # name and ends of bins
     _sinks: Sequence[Sink] = ()
     _begun = False
-    _since = 0  # where the measurements of the present epoch begin
     _epochs: Sequence[dict[str, float]] = ()  # means of those before, in this `fit`
 
     @property
@@ -94,7 +93,7 @@ class Recorder(Callback):
 
     def _restart(self, records: Records) -> None:
         """Begins with `records`, whose flags were reported when they were taken."""
-        self._records = records
+        self._records, self._since = records, 0  # where those of the present epoch begin
         self._watch = self._new_watch()
         for step, values in zip(records.steps, records.values, strict=True):
             self._watch.check(step, records.layers, values)
@@ -120,7 +119,6 @@ class Recorder(Callback):
             self._begun = True
             if not self.steps or not self._records.goes_on(step, layers):
                 self._restart(Records(self.columns, layers))
-                self._since = 0
                 for sink in self._sinks:
                     sink.restart()
         self._records.add(step, values, counts)

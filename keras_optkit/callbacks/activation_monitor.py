@@ -119,8 +119,7 @@ class ActivationMonitor(Recorder):
         self._compiled = None
 
     def on_train_batch_begin(self, batch, logs=None):
-        # With `steps_per_execution`, before the first call that begins there or later.
-        if self.unit == "batch" and batch % self.every < self._model.steps_per_execution:
+        if self.unit == "batch" and self._is_due(batch, self.every):
             self._measure()
 
     def on_epoch_end(self, epoch, logs=None):

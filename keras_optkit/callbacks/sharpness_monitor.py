@@ -143,8 +143,7 @@ class SharpnessMonitor(Speaking):
 
     def on_train_batch_begin(self, batch, logs=None):
         # Not at its end: a callback that looks there makes Keras wait for every batch.
-        # With `steps_per_execution`, before the first call that begins there or later.
-        if self.unit == "batch" and batch % self.every < self._model.steps_per_execution:
+        if self.unit == "batch" and self._is_due(batch, self.every):
             self._measure()
 
     def on_epoch_end(self, epoch, logs=None):
