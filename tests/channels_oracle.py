@@ -115,16 +115,5 @@ def error(model, small, x, least=1e-2):
     return max(largest_difference(a, b) for a, b in zip(actual, expected, strict=True))
 
 
-def rounding(model, x):
-    """Returns how far the answers to a batch are from those to its samples one by one.
-
-    In deep networks with random weights it may be 1e-3, by the convolutions of XLA on a CPU.
-    """
-    together = outputs(model, x)
-    alone = zip(*(outputs(model, x[i : i + 1]) for i in range(len(x))), strict=True)
-    pairs = zip(together, map(np.concatenate, alone), strict=True)
-    return max(largest_difference(a, b) for a, b in pairs)
-
-
 def largest_difference(actual, expected):
     return float(np.abs(actual - expected).max() / np.abs(expected).max())

@@ -1,4 +1,9 @@
-"""Channels removed from networks that people use; takes minutes, so only with `-m heavy`."""
+"""Channels removed from networks that people use; takes minutes, so only with `-m heavy`.
+
+On JAX some of XLA's kernels for CPUs are coarser than float32: with them EfficientNetB0 answers a
+batch of four and its samples one by one differently by 1e-3. So leave them out there, by
+`XLA_FLAGS="--xla_cpu_use_onednn=false --xla_cpu_experimental_ynn_fusion_type="`.
+"""
 
 import gc
 
@@ -41,7 +46,7 @@ def test_half_the_channels_of(name):
         f" FLOPs {plan.flops[1] / plan.flops[0]:.0%}, {len(frozen)} of {len(plan.groups)} groups"
         f" frozen: {[str(group) for group in frozen]}"
     )
-    assert error < max(1e-5, oracle.rounding(model, x))
+    assert error < 1e-5
     assert plan.parameters == (model.count_params(), small.count_params())
     assert len(frozen) == 1
     keras.utils.clear_session(free_memory=True)
