@@ -108,7 +108,7 @@ def test_batches_and_arrays_and_single_batches_are_the_same():
     ends = []
     for way in ("arrays", "batches", "single"):
         learner = made(SGD(RATE))
-        learner.consolidate(x, y)
+        learner.consolidate(x, y, pretrained=True)
         for step in range(3):
             seed = int(np.random.SeedSequence([5, step]).generate_state(1)[0])
             if way == "arrays":
@@ -162,7 +162,7 @@ def test_loss_metrics_and_statistics_are_of_the_new_samples():
 def test_no_weight_moves_against_the_old_samples():
     (x, y), (x_2, y_2), _ = tasks()
     learner = made(SGD(1e-3))
-    learner.consolidate(x, y)
+    learner.consolidate(x, y, pretrained=True)
     weights = [ops.convert_to_tensor(w) for w in learner.strip().get_weights()]
     learner.train_on_batch(x_2, y_2)  # so that it compares
     wanted, others = ([w * factor for w in weights] for factor in (1.0, -3.0))
@@ -179,7 +179,7 @@ def test_what_is_not_finite_is_handed_on(broken):
     # Or loss scaling would not skip a step whose comparison has failed.
     (x, y), _, _ = tasks()
     learner = made(SGD(RATE))
-    learner.consolidate(x, y)
+    learner.consolidate(x, y, pretrained=True)
     learner.train_on_batch(x, y)
     weights = [ops.convert_to_tensor(w) for w in learner.strip().get_weights()]
     finite, other = ([np.ones(w.shape, "float32") for w in weights] for _ in range(2))

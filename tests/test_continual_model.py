@@ -218,7 +218,7 @@ def test_linear_gaussian_ewc_is_joint_ridge():
     linear = keras.Sequential([layers.Input((4,)), layers.Dense(1, use_bias=False)])
     linear.set_weights([np.linalg.lstsq(np.float64(x_1), np.float64(y_1))[0]])
     model = learner([EWC(1.0)], SGD(0.1, momentum=0.9), linear)
-    model.consolidate(x_1, y_1)
+    model.consolidate(x_1, y_1, pretrained=True)
     many = [np.tile(a, (300, 1)) for a in (x_2, y_2)]
     model.fit(*many, batch_size=8, shuffle=False, verbose=0)
     both = np.linalg.lstsq(np.float64(np.r_[x_1, x_2]), np.float64(np.r_[y_1, y_2]))[0]
@@ -273,7 +273,7 @@ def test_a_huge_strength_is_stable_if_proximal():
         assert all(np.isfinite(w).all() for w in model.get_weights())
         assert_same(model.strip().get_weights(), before, f"held at {strength}", atol=1e-6)
     exploding = learner([EWC(1e8)], SGD(RATE))
-    exploding.consolidate(x, y)
+    exploding.consolidate(x, y, pretrained=True)
     exploding.fit(x_2, y_2, epochs=5, verbose=0)
     assert not all(np.isfinite(w).all() for w in exploding.get_weights())
 
@@ -300,7 +300,7 @@ def test_proximal_steps_count_updates():
     results = []
     for steps in (None, 2):
         model = learner([MAS(0.5, update="proximal")], SGD(RATE, gradient_accumulation_steps=steps))
-        model.consolidate(x, y)
+        model.consolidate(x, y, pretrained=True)
         size = 8 // (steps or 1)
         model.fit(x_2, y_2, batch_size=size, epochs=3, shuffle=False, verbose=0)
         results.append(model.strip().get_weights())
@@ -439,7 +439,7 @@ def test_stripped_is_as_if_never_wrapped(tmp_path):
 def test_constraints_hold_after_proximal_steps():
     x, y = tasks(1)[0]
     model = learner([L2Anchor(10.0, update="proximal")], SGD(RATE), regularized(constrained=True))
-    model.consolidate()  # at a start with negative weights
+    model.consolidate(pretrained=True)  # at a start with negative weights
     model.fit(x, y, epochs=2, verbose=0)
     assert (model.strip().layers[-1].get_weights()[0] >= 0).all()
 
@@ -480,6 +480,41 @@ def test_frozen_layers_are_left_alone():
     assert not np.array_equal(after[2], before[2])
 
 
+def test_penalties_on_weights_are_among_the_losses_as_regularizers_are():
+    (x, y), (x_2, y_2) = tasks(2)
+    model = learner([EWC(3.0), MAS(1.0, update="proximal")], SGD(RATE), regularized())
+    model.fit(x, y, verbose=0)
+    model.consolidate(x, y)
+    model.fit(x_2, y_2, verbose=0)
+    own = model.strip().losses
+    trained = [ops.convert_to_numpy(v) for v in model.trainable_variables]
+    assert len(own) == 1 and len(model.losses) == 2
+    held = {v.path: np.float64(ops.convert_to_numpy(v)) for v in model.weights if "ewc" in v.path}
+    slots = [
+        [held[path] for path in sorted(held) if slot in path] for slot in ("importance", "anchor")
+    ]
+    terms = zip(*slots, map(np.float64, trained), strict=True)
+    expected = 1.5 * sum(np.sum(f * (w - a) ** 2) for f, a, w in terms)
+    assert expected > 1e-4
+    np.testing.assert_allclose(ops.convert_to_numpy(model.losses[1]), expected, rtol=1e-5)
+    squares = np.mean((model.predict(x_2, verbose=0) - y_2) ** 2)
+    total = squares + sum(float(ops.convert_to_numpy(part)) for part in model.losses)
+    np.testing.assert_allclose(model.evaluate(x_2, y_2, verbose=0), total, rtol=1e-5)
+
+
+def test_metrics_come_third_and_compiling_anew_forgets_no_training(tmp_path):
+    x, y = tasks(1)[0]
+    model = ContinualModel(network(), [EWC(1.0)], ReplayBuffer(4))
+    model.compile(SGD(RATE), "mse", ["mae"])
+    assert "mae" in model.fit(x, y, verbose=0).history
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert "mae" in loaded.evaluate(x, y, verbose=0, return_dict=True)
+    for made in (model, loaded):
+        made.compile(SGD(RATE / 2), "mse")
+        made.consolidate(x, y)
+
+
 def test_importances_are_of_the_layers_trained_at_the_time():
     (x, _), results = tasks(1)[0], []
     for turns in ([(True, False), (False, True)], [(True, True)]):
@@ -488,7 +523,7 @@ def test_importances_are_of_the_layers_trained_at_the_time():
         model = ContinualModel(keras.Sequential([layers.Input((4,)), *both]), [MAS(1.0)])
         for turn in turns:
             both[0].trainable, both[1].trainable = turn
-            model.consolidate(x)
+            model.consolidate(x, pretrained=True)
         results.append([ops.convert_to_numpy(v) for v in model.weights if "importance" in v.path])
     assert len(results[0]) == 4
     assert_same(*results, "importances", atol=1e-6)
@@ -544,14 +579,14 @@ def test_goes_on_from_the_middle_of_an_epoch(tmp_path):
     _, (x, y) = tasks(2, rows=12)
     for task, message in ((0, "after 0 tasks, .* has consolidated 1"), (1, "on other data")):
         model = learner([EWC(1.0)], keras.optimizers.Adam(0.01))
-        model.consolidate(*tasks(1, rows=12)[0])
+        model.consolidate(*tasks(1, rows=12)[0], pretrained=True)
         before, wrong = state(model), (x, y) if task == 0 else (x + 1, y)
         resumes = [TrainingState(tmp_path / str(task))]
         with pytest.raises(ValueError, match=message):
             model.fit(*wrong, batch_size=4, epochs=3, callbacks=resumes, verbose=0)
         assert_same(state(model)[: len(before)], before, "nothing has changed")
     model = learner([EWC(1.0)], keras.optimizers.Adam(0.01))
-    model.consolidate(x, y)  # the second task, which was the first there
+    model.consolidate(x, y, pretrained=True)  # the second task, which was the first there
     with pytest.raises(ValueError, match="Task 1 of the file was of other data"):
         model.fit(x, y, epochs=3, callbacks=resumes, verbose=0)
 
@@ -659,13 +694,16 @@ def test_what_does_not_work_is_said():
         SI(1.0, epsilon=0.0)
     model = ContinualModel(network(), [EWC(1.0), SI(1.0)])
     with pytest.raises(ValueError, match="EWC measures the gradients of the loss, so call"):
-        model.consolidate(x, y)
-    model.compile("sgd", "mse", jit_compile=JIT)
+        model.consolidate(x, y, pretrained=True)
+    for _ in range(2):  # neither compiled nor trained, and not trained
+        with pytest.raises(ValueError, match=r"nothing was trained yet: call `learner.compile`"):
+            model.consolidate(x, y)
+        model.compile("sgd", "mse", jit_compile=JIT)
     with pytest.raises(ValueError, match=r"call `learner.consolidate\(x, y\)`"):
-        model.consolidate()
+        model.consolidate(pretrained=True)
     before = model.get_weights()
     with pytest.raises(ValueError, match="SI measures importances while a model is trained"):
-        model.consolidate(x, y)
+        model.consolidate(x, y, pretrained=True)
     assert_same(model.get_weights(), before, "nothing has changed")
     assert model.tasks == 0
     with pytest.raises(ValueError, match="`strengths` must have one number for each of 2"):

@@ -349,9 +349,9 @@ def test_what_does_not_work_is_said():
         fit(model, x, y)
     at_ends = learner([DER(1.0, fill="consolidate")], buffer)
     with pytest.raises(ValueError, match="`logits` must be like what the buffer holds"):
-        at_ends.consolidate(x, y)
+        at_ends.consolidate(x, y, pretrained=True)
     with pytest.raises(ValueError, match="The buffer keeps samples of each task: call"):
-        at_ends.consolidate()
+        at_ends.consolidate(pretrained=True)
     assert at_ends.tasks == 0
     assert_same(model.get_weights(), before, "nothing has changed")
     assert_same(buffer.data()[:2], held, "nothing has changed")

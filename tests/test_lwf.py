@@ -149,7 +149,7 @@ if BACKEND == "torch":
 
         (x, y), (x_2, y_2), _ = tasks()
         model = learner([LwF(1.0, temperature=2.0)])
-        model.consolidate(x, y)
+        model.consolidate(x, y, pretrained=True)
         model.consolidate(x, y_2)
         old = torch.tensor(model.strip().predict(x_2, verbose=0)[:, :4])
         (penalty, kept), outputs = model._memory.held[0], torch.randn(8, 5, requires_grad=True)
@@ -301,11 +301,11 @@ def test_what_does_not_work_is_said():
         ((x, y + 5), "needs labels that are numbers of outputs, from 0 to 4"),
     ):
         with pytest.raises(ValueError, match=message):
-            model.consolidate(*wrong)
+            model.consolidate(*wrong, pretrained=True)
     assert_same(model.get_weights(), before, "nothing has changed")
-    model.consolidate(x, np.eye(5)[y])  # one-hot
+    model.consolidate(x, np.eye(5)[y], pretrained=True)  # one-hot
     seen = ops.convert_to_numpy(model._memory.held[0][1].slots["seen"][0])
     np.testing.assert_array_equal(seen, [1, 0, 1, 0, 0])
     unlabelled = learner([LwF(1.0, classes="all")])
-    unlabelled.consolidate()
+    unlabelled.consolidate(pretrained=True)
     assert np.isfinite(unlabelled.train_on_batch(x, y))

@@ -65,9 +65,10 @@ class Memory:
         """Whether samples join the buffer while training."""
         return any(penalty.fills_buffer for penalty, _ in self.held)
 
-    def losses(self, step: Step) -> list:
-        """Returns the penalties that are part of the loss."""
-        return [p.loss(state, step) for p, state in self.held if p.update == "loss"]
+    def losses(self, step: Step | None = None) -> list:
+        """Returns the penalties that are part of the loss: on weights, or on outputs in a step."""
+        counting = [pair for pair in self.held if pair[0].update == "loss"]
+        return [p.loss(s, step) for p, s in counting if p.of_outputs == (step is not None)]
 
     def _replaying(self) -> list[tuple[Any, Any]]:
         return [pair for pair in self.held if pair[0].makes_batches]

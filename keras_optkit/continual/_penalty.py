@@ -84,14 +84,15 @@ class Penalty(Configurable):
         ...         return state.new("importance", new) + state.new("anchor", state.arrays())
         >>> learner = keras_optkit.continual.ContinualModel(model, [ByDistance(0.1)])
         >>> learner.compile("sgd", "mse")
-        >>> learner.consolidate()
         >>> history = learner.fit(x, y)
+        >>> learner.consolidate()
     """
 
     factor: ClassVar[float] = 0.5
     slots: ClassVar[tuple[str, ...]] = ("importance", "anchor")
     needs_data: ClassVar[bool] = True
     needs_loss: ClassVar[bool] = False
+    of_outputs: ClassVar[bool] = False  # rather than of weights
     follows_updates: ClassVar[bool] = False  # beside what `update` wants
     makes_batches: ClassVar[bool] = False  # of new and old samples, for `fit`
     fills_buffer: bool = False  # while training; `consolidate` must not
@@ -124,8 +125,8 @@ class Penalty(Configurable):
             variable.assign(value)
         return state
 
-    def loss(self, state: State, step: Step):
-        """Returns the penalty, of the weights as they are."""
+    def loss(self, state: State, step: Any):
+        """Returns the penalty, of the weights as they are; with `of_outputs`, in a `Step`."""
         which = state.kept()
         if not which:
             return ops.zeros((), "float32")

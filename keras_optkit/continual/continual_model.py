@@ -98,6 +98,7 @@ class ContinualModel(ModelWrapper):
                 "which has no weights yet"
             )
         self.penalties, self.buffer = tuple(given), buffer
+        self._trained_before = False
         self._marks = Marks()
         self._tasks = self._adder("tasks")("done", shape=(), dtype="int32", initializer="zeros")
         guarded = [v for v in model.trainable_variables if not v.overwrite_with_gradient]
@@ -124,6 +125,16 @@ class ContinualModel(ModelWrapper):
         for (penalty, state), value in zip(self._memory.held, values, strict=True):
             penalty.strength = value
             state.strength.assign(value)
+
+    def compile(self, optimizer="rmsprop", loss=None, metrics=None, **kwargs):
+        """Does what `keras.Model.compile` does; `loss_weights` only by name."""
+        self._trained_before = self._trained()
+        super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
+
+    def compile_from_config(self, config):
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.built:
+            self.optimizer.build(self.trainable_variables)
 
     def fit(self, x=None, y=None, batch_size=None, epochs=1, **kwargs):
         """Trains as `keras.Model.fit` does, on samples from the buffer too.
@@ -165,23 +176,26 @@ class ContinualModel(ModelWrapper):
         finally:
             self._memory.settle()
 
-    def consolidate(self, x: Any = None, y: Any = None) -> None:
+    def consolidate(self, x: Any = None, y: Any = None, *, pretrained: bool = False) -> None:
         """Ends a task: penalties hold the weights as they are now, as firmly as each matters.
 
-        The buffer, if there is one, is shown the samples. It may also be called before any `fit`,
-        with data that the model was trained on before. If it raises, nothing has changed.
+        The buffer, if there is one, is shown the samples. If it raises, nothing has changed.
 
         Args:
             x: Inputs of the task: an array, a list or dict of arrays; or a dataset with targets.
                 `L2Anchor` and `SI` need none.
             y: Targets; only the buffer, `LwF`, and EWC with `labels="empirical"` or
                 `MaskedCrossentropy`, need them.
+            pretrained: Whether the model was trained for the task before it came here, as for
+                `L2Anchor`; else `fit` must have been called.
 
         Raises:
-            ValueError: If the model is not compiled and a penalty needs its loss; if `x` is missing
-                and a penalty needs it; or for the reasons of the penalties and of the buffer.
+            ValueError: If nothing was trained yet; if the model is not compiled and a penalty
+                needs its loss; if `x` is missing and a penalty needs it; or for the reasons of the
+                penalties and of the buffer.
         """
-        self._check_ready(x)
+        _check.flag("pretrained", pretrained)
+        self._check_ready(x, pretrained)
         if x is not None:
             x, y = samples(x, y, "exact")
         measure = self._memory.measure
@@ -198,6 +212,12 @@ class ContinualModel(ModelWrapper):
             variable.assign(np.array(value, keras.backend.standardize_dtype(variable.dtype)))
         self._tasks.assign(self.tasks + 1)
         self._marks.done.append(self._mark(x, y))
+
+    @property
+    def losses(self):
+        """What Keras adds to the loss: of the model inside, and penalties on its weights."""
+        found = super().losses
+        return found if self._losses_override else [*found, *self._memory.losses()]
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         y, remembered = split(y)
@@ -275,7 +295,19 @@ class ContinualModel(ModelWrapper):
         seed = int(np.random.SeedSequence([buffer.seed, done]).generate_state(1)[0])
         return self._memory.replay(x, y, batch_size, seed=seed, **settings)
 
-    def _check_ready(self, x: Any) -> None:
+    def _trained(self) -> bool:
+        """Whether a weight may have changed since the model came here."""
+        optimizer = getattr(self, "optimizer", None)
+        steps = 0 if optimizer is None else int(ops.convert_to_numpy(optimizer.iterations))
+        return self._trained_before or steps > 0 or self.tasks > 0
+
+    def _check_ready(self, x: Any, pretrained: bool) -> None:
+        if not pretrained and not self._trained():
+            raise ValueError(
+                "`consolidate` ends a task, and nothing was trained yet: call `learner.compile` "
+                "and `learner.fit` first. If the model was trained before it was given to "
+                f"{type(self).__name__}, call `learner.consolidate(..., pretrained=True)`."
+            )
         for penalty in self.penalties:
             needs = type(penalty).__name__
             if penalty.needs_loss and getattr(self, "loss", None) is None:

@@ -73,6 +73,7 @@ class DER(Penalty):
 
     slots = ("logits", "steps")
     needs_data = False
+    of_outputs = True
     makes_batches = True
 
     def __init__(self, alpha: float, replay_batch_size: int | None = None, fill: Fill = "training"):

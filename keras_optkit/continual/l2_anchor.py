@@ -12,8 +12,8 @@ class L2Anchor(Penalty):
     """Holds all weights near those at the last `consolidate`, each as firmly as the other.
 
     For fine-tuning a pretrained model (L2-SP), where plain weight decay would pull towards 0 what
-    took long to learn: call `learner.consolidate()` before `fit`. Between tasks it is the simplest
-    of all penalties, to compare others with.
+    took long to learn: call `learner.consolidate(pretrained=True)` before `fit`. Between tasks it
+    is the simplest of all penalties, to compare others with.
 
     ```text
     loss + strength / 2  sum (w - w*)^2
@@ -28,7 +28,7 @@ class L2Anchor(Penalty):
         ...     model, [keras_optkit.continual.L2Anchor(0.1)]
         ... )
         >>> learner.compile("sgd", "mse")
-        >>> learner.consolidate()  # the weights it has now
+        >>> learner.consolidate(pretrained=True)  # the weights it has now
         >>> history = learner.fit(x, y)
 
     Reference:

@@ -73,6 +73,7 @@ class LwF(Penalty):
 
     slots = ("old", "seen", "active")
     needs_data = False
+    of_outputs = True
 
     def __init__(
         self,
