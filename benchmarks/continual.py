@@ -1,15 +1,17 @@
 """How well tasks are kept, and how fast: this package beside Avalanche.
 
     python benchmarks/continual.py            # tunes, measures, and writes the tables
+    python benchmarks/continual.py --more     # EWC on domain-incremental tasks, on further seeds
     python benchmarks/continual.py --times    # takes the time each task takes, on a quiet machine
     python benchmarks/continual.py --report   # measures nothing, writes the tables
 
 Both sides read the same files of tasks and initial weights, train the same networks by Adam with
 batches of the same size, as many epochs and the same buffers, and choose the strength of each
-method from the same grid on five seeds; twenty others are then trained with it. `CONTINUAL.md`
-says how to read the results, which are written after each pair of setting and method; what was
-interrupted goes on where it was. Avalanche gets a virtual environment of its own, made on
-first use. Needs JAX, scikit-learn and `pip install --no-deps mnist1d`.
+method from the same grid on five seeds; twenty others are then trained with it, each of them twenty
+times with replay, ten times with EWC. `CONTINUAL.md` says how to read the results, which are
+written after each pair of setting and method; what was interrupted goes on where it was. Avalanche
+gets a virtual environment of its own, made on first use. Needs JAX, scikit-learn and
+`pip install --no-deps mnist1d`.
 """
 
 import argparse
@@ -24,7 +26,7 @@ from pathlib import Path
 from forgetting import report
 from forgetting.environment import python_of
 from forgetting.report import SIDES
-from forgetting.study import HELD_OUT, METHODS, SAME_THERE, SETTINGS, TUNING
+from forgetting.study import HELD_OUT, LARGE, METHODS, MORE, SAME_THERE, SETTINGS, TIMED, TUNING
 
 HERE = Path(__file__).parent
 RESULTS, PAGE = HERE / "results" / "continual.json", HERE / "CONTINUAL.md"
@@ -36,6 +38,7 @@ ONE_THREAD = {
     "OPENBLAS_NUM_THREADS": "1",
     "TF_CPP_MIN_LOG_LEVEL": "3",
 }
+MOST = 3  # further runs on torch, and of the large tasks
 ON_TORCH = ("split digits, class", "permuted digits")  # where its time is taken, too
 
 
@@ -78,14 +81,14 @@ class Side:
 
 def load() -> dict:
     if RESULTS.exists():
-        return json.loads(RESULTS.read_text())
-    return {"about": {}, "results": [], "times": [], "conversions": []}
+        return {"more": []} | json.loads(RESULTS.read_text())
+    return {"about": {}, "results": [], "more": [], "times": [], "conversions": []}
 
 
 def save(found: dict) -> None:
     """Writes results, one a line."""
     parts = [f'"about": {json.dumps(found["about"])}']
-    for name in ("results", "times", "conversions"):
+    for name in ("results", "more", "times", "conversions"):
         lines = ",\n".join(json.dumps(row) for row in found[name])
         parts.append(f'"{name}": [\n{lines}\n]')
     partial = RESULTS.with_suffix(".partial")
@@ -93,19 +96,19 @@ def save(found: dict) -> None:
     partial.replace(RESULTS)
 
 
-def write_tasks(settings: list[str], folder: Path) -> None:
+def write_tasks(settings: list[str], seeds: list[int], folder: Path) -> None:
     os.environ.setdefault("KERAS_BACKEND", "jax")
     from forgetting.tasks import write
 
     folder.mkdir(parents=True, exist_ok=True)
     for setting in settings:
-        for seed in [*TUNING, *HELD_OUT]:
-            write(folder, SETTINGS[setting], seed)
+        for seed in range(1 + MOST) if setting == LARGE.name else seeds:
+            write(folder, TIMED[setting], seed)
 
 
-def measure(found: dict, side: str, jobs: list[tuple[str, str]], folder: Path) -> None:
-    """Adds what is not known yet."""
-    known = {(r["side"], r["setting"], r["method"]) for r in found["results"]}
+def measure(found: dict, side: str, jobs: list[tuple[str, str]], folder: Path, name: str) -> None:
+    """Adds what is not known yet to the results of that name."""
+    known = {(r["side"], r["setting"], r["method"]) for r in found[name]}
     jobs = [job for job in jobs if (side, *job) not in known]
     jobs = [job for job in jobs if side == "ours" or job[1] not in SAME_THERE]
     if not jobs:
@@ -114,10 +117,10 @@ def measure(found: dict, side: str, jobs: list[tuple[str, str]], folder: Path) -
     found["about"][side] = process.about["versions"]
     for setting, method in jobs:
         began = time.perf_counter()
-        result = process.do(do="study", setting=setting, method=method)
+        result = process.do(do="study", setting=setting, method=method, more=name == "more")
         # Another process may have written since.
         found.update(load(), about=load()["about"] | found["about"])
-        found["results"].append({"side": side} | result)
+        found[name].append({"side": side} | result)
         save(found)
         print(f"{side}, {setting}, {method}: {time.perf_counter() - began:.0f} s", flush=True)
     process.close()
@@ -134,9 +137,11 @@ def take_times(found: dict, jobs: list[tuple[str, str]], folder: Path, repeats: 
         for side, process in processes.items():
             if side == "ours on torch" and setting not in ON_TORCH:
                 continue
+            slow = setting == LARGE.name or side == "ours on torch"
             usual = (METHODS[method] or [None])[0]
             strength = chosen.get((side.split()[0], setting, method), usual)
-            job = {"do": "clock", "setting": setting, "method": method, "repeats": repeats}
+            again = min(repeats, MOST) if slow else repeats
+            job = {"do": "clock", "setting": setting, "method": method, "repeats": again}
             taken = process.do(**job, strength=strength)
             found["times"].append({"side": side, "setting": setting, "method": method} | taken)
     for side, process in processes.items():
@@ -158,26 +163,33 @@ def convert(found: dict, folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--settings", nargs="*", default=list(SETTINGS), choices=SETTINGS)
+    parser.add_argument("--settings", nargs="*", choices=TIMED)
     parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=METHODS)
     parser.add_argument("--sides", nargs="*", default=list(SIDES[:2]), choices=SIDES[:2])
     parser.add_argument("--folder", type=Path, default=FOLDER, help="for tasks and Avalanche")
-    parser.add_argument("--repeats", type=int, default=3, help="further runs to time")
+    parser.add_argument("--repeats", type=int, default=9, help="further runs to time")
+    parser.add_argument("--more", action="store_true", help="further seeds only")
     parser.add_argument("--times", action="store_true")
     parser.add_argument("--conversions", action="store_true", help="check them only")
     parser.add_argument("--report", action="store_true")
     arguments = parser.parse_args()
     found, folder = load(), arguments.folder
-    jobs = [(s, m) for s in arguments.settings for m in arguments.methods]
+    settings = arguments.settings or list(TIMED if arguments.times else SETTINGS)
+    jobs = [(s, m) for s in settings for m in arguments.methods]
+    if arguments.more:
+        domain = [s for s in settings if TIMED[s].kind == "domain"]
+        jobs = [(s, m) for s in domain for m in arguments.methods if m.startswith("EWC")]
     if not arguments.report:
-        write_tasks(arguments.settings, folder / "tasks")
+        seeds = [*TUNING, *HELD_OUT, *(MORE if arguments.more else ())]
+        write_tasks(settings, seeds, folder / "tasks")
     if arguments.conversions:
         convert(found, folder)
     elif arguments.times:
         take_times(found, jobs, folder, arguments.repeats)
     elif not arguments.report:
+        name = "more" if arguments.more else "results"
         for side in arguments.sides:
-            measure(found, side, jobs, folder)
+            measure(found, side, [job for job in jobs if job[0] in SETTINGS], folder, name)
     report.write(load(), PAGE)
 
 

@@ -36,7 +36,7 @@ def test_our_side_begins_anew_for_each_seed(tmp_path):
     assert not np.array_equal(files[0].weights[0], files[1].weights[0])
 
     trainer = Trainer(small, "EWC")
-    runs = [trainer.train(files[seed], strength, 0)[0] for seed, strength in
+    runs = [trainer.train(files[seed], strength, 0, given=True)[0] for seed, strength in
             ((0, 10.0), (1, 10.0), (0, 1e4), (0, 10.0))]  # fmt: skip
     for i, (first, again) in enumerate(zip(runs[0][-1], runs[3][-1], strict=True)):
         np.testing.assert_allclose(first, again, atol=1e-5, err_msg=f"weight {i}")
@@ -50,6 +50,21 @@ def test_our_side_begins_anew_for_each_seed(tmp_path):
     assert result["strength"] == max(scores, key=scores.__getitem__)
     assert np.shape(result["matrices"]) == (2, 5, 5)
     assert np.mean([m[i][i] for m in result["matrices"] for i in range(5)]) > 0.6
+
+
+def test_what_is_left_to_chance_is_repeated(tmp_path, monkeypatch):
+    from forgetting import study as module
+    from forgetting.ours import Trainer
+    from forgetting.tasks import write
+
+    monkeypatch.setattr(module, "REPEATS", {"replay": 2})
+    small = dataclasses.replace(module.SETTINGS["split digits, domain"], epochs=1, per_class=16)
+    write(tmp_path, small, 0)
+    trainer, runs = Trainer(small, "replay"), module.Runs(tmp_path / "runs.jsonl")
+    result = module.study(trainer, small, "replay", tmp_path, runs, (), (0,))
+    (repeats,) = result["repeats"]
+    assert len(repeats) == 2 and repeats[0] != repeats[1]
+    np.testing.assert_allclose(np.mean(result["matrices"][0][-1]), np.mean(repeats), atol=1e-4)
 
 
 def test_accuracies_know_the_heads():

@@ -77,7 +77,7 @@ class Case:
         """Returns what penalties add to the gradient, from steps of SGD with and without."""
         learner = self._learner(penalties)
         learner.model.set_weights(self.anchor)
-        learner.consolidate(*self.first)
+        learner.consolidate(*self.first, pretrained=True)
         strengths, steps = learner.strengths, []
         for factor in (STRONG, 0):
             learner.strengths = [factor * strength for strength in strengths]

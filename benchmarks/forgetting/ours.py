@@ -1,5 +1,7 @@
 """The side of this package."""
 
+import functools
+
 import keras
 import numpy as np
 
@@ -11,6 +13,7 @@ from forgetting.study import (
     EPSILON,
     HIDDEN,
     RATE,
+    REPLAYING,
     TEMPERATURE,
     Setting,
     Tasks,
@@ -30,8 +33,8 @@ class Trainer:
         self._learner: continual.ContinualModel | None = None
         self._fresh: list[list[np.ndarray]] = []
 
-    def train(self, tasks: Tasks, strength: float | None, seed: int, given: bool = True):
-        learner = self._start(tasks, strength)
+    def train(self, tasks: Tasks, strength: float | None, seed: int, given: bool):
+        learner = self._start(tasks, strength, seed)
         keras.utils.set_random_seed(seed)
         given = given and learner.buffer is None
         rows, taken = [], []
@@ -53,7 +56,7 @@ class Trainer:
         share = len(tasks.train) / len(rows)
         return rows, [tuple(s / share for s in pair) for pair in taken]
 
-    def _start(self, tasks: Tasks, strength: float | None) -> continual.ContinualModel:
+    def _start(self, tasks: Tasks, strength: float | None, seed: int) -> continual.ContinualModel:
         """Returns the learner as it is before the first task, with the weights of the file."""
         learner = self._learner
         if learner is None:
@@ -67,6 +70,7 @@ class Trainer:
         if strength is not None:
             learner.strengths = [strength]
         if learner.buffer is not None:
+            learner.buffer.seed = seed
             learner.buffer.clear()
         return learner
 
@@ -79,18 +83,26 @@ class Trainer:
                 keras.layers.Dense(self.setting.outputs),
             ]
         )
+        # Given labels where tasks have heads, as on the other side.
+        ewc = functools.partial(continual.EWC, strength, labels="empirical" if heads else "exact")
         penalties = {
-            # Given labels where tasks have heads, as on the other side.
-            "EWC": lambda: [continual.EWC(strength, labels="empirical" if heads else "exact")],
+            "EWC": lambda: [ewc()],
+            "EWC online": lambda: [ewc(mode="online")],
+            "EWC proximal": lambda: [ewc(update="proximal")],
+            "EWC online proximal": lambda: [ewc(mode="online", update="proximal")],
             "LwF": lambda: [continual.LwF(strength, TEMPERATURE, groups=heads)],
             "DER++": lambda: [continual.DERpp(strength, BETA)],
             "DER++ at ends": lambda: [continual.DERpp(strength, BETA, fill="consolidate")],
             "SI": lambda: [continual.SI(strength, DAMPING)],
         }
         buffer = None
-        if self.method == "replay" or self.method.startswith("DER++"):
+        if self.method in REPLAYING:
             buffer = continual.ReplayBuffer(BUFFER, "class_balanced")
-        learner = continual.ContinualModel(model, penalties.get(self.method, lambda: [])(), buffer)
+        if self.method == "A-GEM":
+            learner = continual.AGEM(model, buffer, BATCH)
+        else:
+            made = penalties.get(self.method, lambda: [])()
+            learner = continual.ContinualModel(model, made, buffer)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         learner.compile(
             keras.optimizers.Adam(RATE, epsilon=EPSILON),

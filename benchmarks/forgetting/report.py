@@ -5,12 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
-from forgetting.study import HELD_OUT, METHODS, SAME_THERE, SETTINGS
+from forgetting.study import HELD_OUT, METHODS, MORE, SAME_THERE, SETTINGS, TIMED
 
 MARK = "<!-- Written by `continual.py --report`, from here to the end. -->"
 MARGIN = 1.0  # points by which we may be behind
 FASTER = 0.7  # of Avalanche's time
 DRAWS = 10_000
+BEST = "EWC, the best of its forms"  # on the seeds for tuning
 SIDES = ("ours", "theirs", "ours on torch")
 
 
@@ -48,34 +49,48 @@ class Found:
     """Results and times by side, setting and method."""
 
     def __init__(self, found: dict):
-        by = {}
-        for name in ("results", "times"):
-            by[name] = {(r["side"], r["setting"], r["method"]): r for r in found[name]}
-        self.results, self.times = by["results"], by["times"]
+        self.results, self.more, self.times = (
+            {(r["side"], r["setting"], r["method"]): r for r in found.get(name, ())}
+            for name in ("results", "more", "times")
+        )
 
-    def pairs(self):
+    def pairs(self, name: str = "results"):
         """Yields the setting, the method and the results of ours and theirs, where both are."""
+        results = getattr(self, name)
         for setting in SETTINGS:
             for method in METHODS:
-                ours = self.results.get(("ours", setting, method))
-                theirs = self.results.get(("theirs", setting, SAME_THERE.get(method, method)))
+                ours = results.get(("ours", setting, method))
+                theirs = results.get(("theirs", setting, SAME_THERE.get(method, method)))
                 if ours and theirs:
                     yield setting, method, ours, theirs
+            best = [_best(results, side, setting) for side in SIDES[:2]]
+            if all(best):
+                yield setting, BEST, *best
 
 
-def strength(result: dict) -> str:
+def _best(results: dict, side: str, setting: str) -> dict | None:
+    """Returns the form of EWC that did best on the seeds for tuning, of all forms."""
+    names = [m for m in METHODS if m.startswith("EWC") and (side == "ours" or m not in SAME_THERE)]
+    forms = [results.get((side, setting, name)) for name in names]
+    if None in forms:
+        return None
+    return max(forms, key=lambda r: max(statistics.fmean(tried) for _, tried in r["tuning"]))
+
+
+def strength(result: dict, method: str) -> str:
     """Returns the chosen strength, marked if it is the least or the greatest that was tried."""
     tried = [value for value, _ in result["tuning"]]
     if not tried:
         return ""
     chosen = result["strength"]
     edge = " (least)" if chosen == min(tried) else " (most)" if chosen == max(tried) else ""
-    return f"{chosen:g}{edge}"
+    form = f"{result['method']}, " if method == BEST else ""
+    return f"{form}{chosen:g}{edge}"
 
 
-def accuracy_table(found: Found) -> list[str]:
+def accuracy_table(found: Found, name: str = "results") -> list[str]:
     lines, last = [], None
-    for setting, method, ours, theirs in found.pairs():
+    for setting, method, ours, theirs in found.pairs(name):
         if setting != last:
             lines += [
                 f"\n### {setting}\n",
@@ -95,7 +110,7 @@ def accuracy_table(found: Found) -> list[str]:
             f"| {method} | {statistics.fmean(a):.1f} ± {statistics.stdev(a):.1f} "
             f"| {statistics.fmean(b):.1f} ± {statistics.stdev(b):.1f} "
             f"| {mean:+.2f} ({low:+.2f} to {high:+.2f}) | {verdict} | {lost} "
-            f"| {strength(ours)} | {strength(theirs)} |"
+            f"| {strength(ours, method)} | {strength(theirs, method)} |"
         )
     return lines
 
@@ -106,7 +121,7 @@ def time_table(found: Found) -> list[str]:
         "| first run here | there | ratio | here on torch | ratio |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for setting in SETTINGS:
+    for setting in TIMED:
         for method in METHODS:
             ours, theirs, on_torch = (found.times.get((s, setting, method)) for s in SIDES)
             if not ours or not theirs:
@@ -172,8 +187,14 @@ def tables(raw: dict) -> str:
     found = Found(raw)
     lines = []
     if any(found.pairs()):
-        lines += ["\n\n".join(summary(found)), f"\n## Accuracy, {len(HELD_OUT)} seeds"]
+        lines += [
+            "\n\n".join(summary(found)),
+            f"\n## Accuracy, {len(HELD_OUT)} seeds",
+        ]
         lines += accuracy_table(found)
+    if any(found.pairs("more")):
+        lines += [f"\n## EWC on domain-incremental tasks, {len(MORE)} other seeds, a run of each"]
+        lines += accuracy_table(found, "more")
     if found.times:
         lines += ["\n## Time\n", *time_table(found)]
     lines += ["\n## Conversions, checked\n", *conversion_table(raw["conversions"])]

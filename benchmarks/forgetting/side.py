@@ -5,7 +5,7 @@ import sys
 import time
 from pathlib import Path
 
-from forgetting.study import SETTINGS, Runs, clock, study
+from forgetting.study import HELD_OUT, MORE, TIMED, Runs, clock, study
 
 
 def main(side: str, folder: str) -> None:
@@ -21,12 +21,13 @@ def main(side: str, folder: str) -> None:
         if job["do"] == "convert":
             _say(_convert(side, Path(folder)))
             continue
-        setting, method = SETTINGS[job["setting"]], job["method"]
+        setting, method = TIMED[job["setting"]], job["method"]
         trainer = Trainer(setting, method)
         if job["do"] == "clock":
             _say(clock(trainer, setting, job["strength"], Path(folder), job["repeats"]))
         else:
-            _say(study(trainer, setting, method, Path(folder), runs))
+            held_out = MORE if job["more"] else HELD_OUT
+            _say(study(trainer, setting, method, Path(folder), runs, held_out=held_out))
 
 
 def _convert(side: str, folder: Path) -> dict:

@@ -14,11 +14,18 @@ ANGLES = (0, 30, 60, 90, 120)
 @functools.cache
 def data(name: str) -> tuple[np.ndarray, np.ndarray]:
     """Returns images of shape `(n, height, width)`, and labels."""
-    if name == "digits":
+    if name != "mnist1d":
         from sklearn.datasets import load_digits
 
         digits = load_digits()
-        return (digits.images / 16).astype("float32"), digits.target.astype("int32")
+        images, labels = (digits.images / 16).astype("float32"), digits.target.astype("int32")
+        if name == "digits":
+            return images, labels
+        # As many, as large, and different from each other.
+        rng = np.random.default_rng(0)
+        which = np.concatenate([rng.choice(np.flatnonzero(labels == c), 6400) for c in range(10)])
+        large = np.pad(np.kron(images[which], np.ones((3, 3))), ((0, 0), (2, 2), (2, 2)))
+        return (large + 0.1 * rng.standard_normal(large.shape)).astype("float32"), labels[which]
     from mnist1d.data import get_dataset_args, make_dataset
 
     made = make_dataset(get_dataset_args())
@@ -31,7 +38,7 @@ def write(folder: Path, setting: Setting, seed: int) -> Path:
     path = path_of(folder, setting.name, seed)
     if path.exists():
         return path
-    name = "mnist1d" if "mnist1d" in setting.name else "digits"
+    name = next((n for n in ("mnist1d", "28 x 28") if n in setting.name), "digits")
     rng = np.random.default_rng([7, seed])
     tasks = _tasks(setting, *_divided(name, setting.per_class, rng), rng)
     arrays: dict[str, np.ndarray] = {"classes": np.array([task.classes for task in tasks])}

@@ -15,6 +15,7 @@ from forgetting.study import (
     EPSILON,
     HIDDEN,
     RATE,
+    REPLAYING,
     TEMPERATURE,
     Setting,
     Tasks,
@@ -33,7 +34,7 @@ from avalanche.benchmarks.utils.classification_dataset import (  # isort: skip
 )
 from avalanche.core import SupervisedPlugin  # isort: skip
 from avalanche.models import MultiTaskModule  # isort: skip
-from avalanche.training.plugins import EWCPlugin, LwFPlugin, ReplayPlugin  # isort: skip
+from avalanche.training.plugins import AGEMPlugin, EWCPlugin, LwFPlugin, ReplayPlugin  # isort: skip
 from avalanche.training.supervised import DER, JointTraining, Naive  # isort: skip
 
 VERSIONS = {
@@ -140,12 +141,12 @@ class Trainer:
         self.setting, self.method = setting, method
         torch.set_num_threads(1)
 
-    def train(self, tasks: Tasks, strength: float | None, seed: int, given: bool = True):
+    def train(self, tasks: Tasks, strength: float | None, seed: int, given: bool):
         torch.manual_seed(seed)
         np.random.seed(seed)
         model, network, criterion = self._model(tasks)
         strategy = self._strategy(model, criterion, strength)
-        if given and self.method not in ("replay", "DER++"):
+        if given and self.method not in REPLAYING:
             strategy.plugins.append(Order(self.setting.epochs, seed))
         # Labels of tasks are for heads: with them Avalanche's joint training balances batches, and
         # its LwF without heads looks at the classes of the first task only.
@@ -201,6 +202,9 @@ class Trainer:
             "naive": lambda: [],
             "replay": lambda: [ReplayPlugin(BUFFER)],
             "EWC": lambda: [EWCPlugin(strength)],
+            "EWC online": lambda: [EWCPlugin(strength, mode="online", decay_factor=1.0)],
+            # As many old samples in all before the last of five tasks.
+            "A-GEM": lambda: [AGEMPlugin(BUFFER // 4, BATCH)],
             "LwF": lambda: [LwFPlugin(strength, TEMPERATURE)],
             "SI": lambda: [SIPlugin(strength)],
         }
