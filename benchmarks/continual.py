@@ -127,8 +127,8 @@ def measure(found: dict, side: str, jobs: list[tuple[str, str]], folder: Path, n
 
 
 def take_times(found: dict, jobs: list[tuple[str, str]], folder: Path, repeats: int) -> None:
-    """Replaces all times; the sides take turns, so that other work on the machine meets each."""
-    found["times"] = []
+    """Takes times anew; the sides take turns, so that other work on the machine meets each."""
+    found["times"] = [t for t in found["times"] if (t["setting"], t["method"]) not in jobs]
     chosen = {(r["side"], r["setting"], r["method"]): r["strength"] for r in found["results"]}
     processes = {side: Side(side, folder) for side in SIDES}
     for setting, method in jobs:
@@ -144,6 +144,7 @@ def take_times(found: dict, jobs: list[tuple[str, str]], folder: Path, repeats: 
             job = {"do": "clock", "setting": setting, "method": method, "repeats": again}
             taken = process.do(**job, strength=strength)
             found["times"].append({"side": side, "setting": setting, "method": method} | taken)
+        print(f"{setting}, {method}", flush=True)
     for side, process in processes.items():
         found["about"][side] = process.about["versions"]
         process.close()

@@ -29,6 +29,10 @@ Each module here offers the same functions:
   scalar `function(weights, row, r, *arguments)`, where `row` is sample `i` of the arrays in `rows`
   as a batch of one. If `together`, all samples are differentiated at once, which takes memory
   for that many gradients, and may fail; else one after the other.
+- `gradient_sums(inner, outer, measure, repeats, jit)`: a compiled function of
+  `points, *arguments`. With `outputs, extras = inner(points, *arguments)`, it returns, for each of
+  `points`, the sum over `r` below `repeats` of `measure(gradient)` of the scalar
+  `outer(outputs, r, *arguments)`, and the extras; all three are lists of tensors.
 - `nth_smallest(values, n)`: entry `n`, a scalar tensor, of the sorted values, none of them NaN.
 - `random_state()`, `set_random_state(state)`: global random numbers of the framework that are
   neither Keras' nor NumPy's; torch's, which data loaders use on every backend, are not here.
@@ -79,6 +83,7 @@ cond: Callable[..., Any] = _framework.cond
 dense: Callable[..., Any] = _framework.dense
 fused: Callable[..., Any] = _framework.fused
 gather: Callable[..., Any] = _framework.gather
+gradient_sums: Callable[..., Any] = _framework.gradient_sums
 hessian_product: Callable[..., Any] = _framework.hessian_product
 keep: Callable[..., Any] = _framework.keep
 known: Callable[..., Any] = _framework.known

@@ -214,6 +214,20 @@ def value(function, jit):
     return jax.jit(function) if jit else function
 
 
+def gradient_sums(inner, outer, measure, repeats, jit):
+    def compute(points, *arguments):
+        outputs, pull, extras = jax.vjp(lambda p: inner(p, *arguments), points, has_aux=True)
+
+        def add(totals, r):
+            (gradients,) = pull(jax.grad(outer)(outputs, r, *arguments))
+            return [t + measure(g) for t, g in zip(totals, gradients, strict=True)], None
+
+        zeros = [jax.numpy.zeros_like(p) for p in points]
+        return jax.lax.scan(add, zeros, jax.numpy.arange(repeats))[0], extras
+
+    return jax.jit(compute) if jit else compute
+
+
 def per_sample_sum(function, measure, repeats, together, jit):
     if together and jax.default_backend() == "cpu":
         raise NotImplementedError  # slower there, convolutions by far

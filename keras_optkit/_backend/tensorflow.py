@@ -271,6 +271,28 @@ def value(function, jit):
     return tf.function(function, jit_compile=jit, autograph=False)
 
 
+def gradient_sums(inner, outer, measure, repeats, jit):
+    @tf.function(jit_compile=jit, autograph=False)
+    def compute(points, *arguments):
+        zero = tf.UnconnectedGradients.ZERO
+        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+            tape.watch(points)
+            outputs, extras = inner(points, *arguments)
+
+        def add(r, totals):
+            with tf.GradientTape(watch_accessed_variables=False) as slope:
+                slope.watch(outputs)
+                value = outer(outputs, r, *arguments)
+            down = slope.gradient(value, outputs, unconnected_gradients=zero)
+            parts = tape.gradient(outputs, points, down, unconnected_gradients=zero)
+            return r + 1, [t + measure(dense(g)) for t, g in zip(totals, parts, strict=True)]
+
+        start = tf.constant(0), [tf.zeros_like(p) for p in points]
+        return tf.while_loop(lambda r, totals: r < repeats, add, start)[1], extras
+
+    return compute
+
+
 def per_sample_sum(function, measure, repeats, together, jit):
     if together:  # `tf.vectorized_map` knows too few operations, and is slow to trace
         raise NotImplementedError

@@ -252,6 +252,25 @@ def value(function, jit):
     return torch.no_grad()(function)
 
 
+def gradient_sums(inner, outer, measure, repeats, jit):
+    def gradients(values, points, **options):
+        return torch.autograd.grad(values, points, materialize_grads=True, **options)
+
+    def compute(points, *arguments):
+        points = [p.detach().requires_grad_() for p in points]
+        totals = [torch.zeros_like(p) for p in points]
+        with torch.enable_grad():
+            outputs, extras = inner(points, *arguments)
+            leaves = [o.detach().requires_grad_() for o in outputs]
+            for r in range(repeats):
+                down = gradients(outer(leaves, r, *arguments), leaves)
+                parts = gradients(outputs, points, grad_outputs=down, retain_graph=True)
+                totals = [t + measure(g) for t, g in zip(totals, parts, strict=True)]
+        return totals, [e.detach() for e in extras]
+
+    return compute
+
+
 def per_sample_sum(function, measure, repeats, together, jit):
     def contributions(weights, row, r, share, arguments):
         row = keras.tree.map_structure(lambda leaf: leaf[None], row)

@@ -8,10 +8,12 @@ import numpy as np
 from keras import ops, tree
 
 from keras_optkit import _backend, _processes
+from keras_optkit.continual._closed_form import ClosedForm, find
 from keras_optkit.optimizers._precision import HALF, full_precision
 
 ROOM = 2**25  # entries of gradients held at once, where samples are differentiated together
 TOGETHER = True  # whether to try
+CLOSED_FORM = True  # whether to try
 
 
 class PerSample:
@@ -23,7 +25,7 @@ class PerSample:
         model: A built model with weights to train.
         scalar: What to differentiate: a function of the outputs for a batch of one, of that row
             of the other arrays as a dict, and of a number below `repeats`.
-        measure: Of each gradient, such as its square.
+        measure: Of each gradient, such as its square; that of a product is the product of both.
         repeats: How often each sample counts, with a sum over the results.
     """
 
@@ -32,7 +34,7 @@ class PerSample:
         self._jit = not model.run_eagerly and model.jit_compile
         self._compiled: Any = None
         self._trained: list[int] = []
-        self._together = TOGETHER
+        self._together, self._closed_form = TOGETHER, CLOSED_FORM
         low = [v.path for v in model.trainable_variables if v.dtype in HALF]
         if low:
             raise ValueError(
@@ -86,22 +88,38 @@ class PerSample:
         return self._outputs(weights, _take(x, np.arange(1)), state)
 
     def _run(self, weights, rows, shares, state):
+        arguments = weights, rows, shares, state
+        # Not all that can be differentiated can be mapped over samples, and each framework says so
+        # in its own ways. What is wrong with the model itself comes up again in the last way.
+        if self._closed_form:
+            try:
+                self._compiled = compiled = self._compiled or self._make_closed_form(shares)
+                if compiled is not None:
+                    return compiled(*arguments)
+            except Exception:
+                self._compiled = None
+            self._closed_form = False
         if self._together:
             try:
-                self._make(together=True)
-                return self._compiled(weights, rows, shares, state)
-            # Not all that can be differentiated can be mapped over samples, and each framework
-            # says so in its own ways. What is wrong with the model itself comes up again below.
+                return self._made(together=True)(*arguments)
             except Exception:
                 self._together, self._compiled = False, None
-        self._make(together=False)
-        return self._compiled(weights, rows, shares, state)
+        return self._made(together=False)(*arguments)
 
-    def _make(self, together: bool) -> None:
+    def _made(self, together: bool) -> Callable:
         if self._compiled is None:
             self._compiled = _backend.per_sample_sum(
                 self._scalar, self.measure, self.repeats, together, self._jit
             )
+        return self._compiled
+
+    def _make_closed_form(self, shares) -> Any:
+        found = find(self.model)
+        if found is None or len(shares) < 2:
+            return None
+        variables = self.model.trainable_variables
+        options = self.scalar, self.measure, self.repeats, self._jit
+        return ClosedForm(*found, variables, self._others(), *options)
 
     def _scalar(self, weights, row, r, state):
         arrays = {name: array for name, array in row.items() if name != "x"}

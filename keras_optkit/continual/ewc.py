@@ -34,10 +34,10 @@ class EWC(Penalty):
     w = (w + learning_rate strength F w*) / (1 + learning_rate strength F)
     ```
 
-    which, for SGD, minimizes the same sum. The penalty does not show in the loss then. With Adam the
-    two are different, as are decoupled weight decay and an L2 regularizer: in the loss, what pulls
-    a weight back is divided by the size of its gradients. There, too, the proximal form forgets
-    less for most tasks; its good strengths are 30 to 100 times as large.
+    which, for SGD, minimizes the same sum. The penalty does not show in the loss then. With Adam
+    the two differ, as decoupled weight decay and an L2 regularizer do: in the loss, what pulls a
+    weight back is divided by the size of its gradients. The proximal form then forgets less for
+    most tasks; its good strengths are 30 to 100 times as large.
 
     EWC alone does not solve class-incremental learning, where the output for old classes is not
     trained any more: add a buffer to the `ContinualModel`.
