@@ -16,6 +16,7 @@ from keras_optkit import _backend
 from keras_optkit.optimizers._precision import full_precision
 
 APART = 1e-4  # by how much outputs may depend on the other samples of a batch
+BOTH, FIRST, SECOND = slice(0, 2), slice(0, 1), slice(1, 2)
 
 
 class Place(NamedTuple):
@@ -77,8 +78,12 @@ class ClosedForm:
 
     def _off(self, weights, x, state):
         """Returns by how much outputs for two samples differ from those for each alone."""
-        parts = [tree.map_structure(lambda leaf, p=p: leaf[p], x) for p in SLICES]
-        both, one, two = (self._forward([], weights, {"x": p}, state)[0][0] for p in parts)
+
+        def outputs(part):
+            rows = {"x": tree.map_structure(lambda leaf: leaf[part], x)}
+            return self._forward([], weights, rows, state)[0][0]
+
+        both, one, two = map(outputs, (BOTH, FIRST, SECOND))
         off = ops.max(ops.abs(both - ops.concatenate([one, two])))
         return off / (ops.max(ops.abs(both)) + APART)
 
@@ -100,9 +105,6 @@ class ClosedForm:
             return ops.cast(self._scalar(output, others, r), "float32")
 
         return ops.sum(ops.vectorized_map(one, (outputs[0], arrays)))
-
-
-SLICES = slice(0, 2), slice(0, 1), slice(1, 2)
 
 
 @contextlib.contextmanager
