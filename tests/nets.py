@@ -1,4 +1,4 @@
-"""Small networks and real data for the tests of compression."""
+"""Small networks and real data for tests."""
 
 import functools
 
@@ -17,6 +17,17 @@ def digits():
     x = (images[order] / 16).astype("float32").reshape(-1, 8, 8, 1)
     y = labels[order].astype("int32")
     return (x[:1197], y[:1197]), (x[1197:], y[1197:])
+
+
+class Subclassed(keras.Model):
+    """A model that is no graph of layers."""
+
+    def __init__(self, units):
+        super().__init__()
+        self.dense = layers.Dense(units)
+
+    def call(self, inputs):
+        return self.dense(inputs)
 
 
 def mlp(seed=0):

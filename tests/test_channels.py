@@ -539,15 +539,6 @@ def foreign():
     return type("Model", (), {"__module__": "tf_keras.src.engine.training"})()
 
 
-class Own(keras.Model):
-    def __init__(self):
-        super().__init__()
-        self.dense = layers.Dense(8)
-
-    def call(self, x):
-        return self.dense(x)
-
-
 def small_net(**kwargs):
     return keras.Sequential(
         [
@@ -562,7 +553,7 @@ def small_net(**kwargs):
 
 
 def own_model():
-    model = Own()
+    model = nets.Subclassed(8)
     model(np.zeros((1, 4)))
     return model
 

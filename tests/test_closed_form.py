@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
+from keras_optkit import _backend
 from keras_optkit.continual import MaskedCrossentropy, _closed_form, _per_sample, fisher_diagonal
-from keras_optkit.continual._per_sample import PerSample
 from keras_optkit.testing._models import assert_same
+from tests import nets
 
 CROSSENTROPY = keras.losses.SparseCategoricalCrossentropy
 ROWS = 11
@@ -65,7 +66,7 @@ def test_dense_layers_are_measured_as_one_by_one(name, labels, monkeypatch):
     for fast in (True, False):
         with monkeypatch.context() as patch:
             if fast:
-                patch.delattr(PerSample, "_made")  # no other way
+                patch.delattr(_backend, "per_sample_sum")  # no other way
             else:
                 patch.setattr(_per_sample, "CLOSED_FORM", False)
             # Of four batches, the last one not full.
@@ -97,17 +98,8 @@ def low_rank():
     return model
 
 
-class Subclassed(keras.Model):
-    def __init__(self):
-        super().__init__()
-        self.head = layers.Dense(3)
-
-    def call(self, inputs):
-        return self.head(inputs)
-
-
 def subclassed():
-    model = Subclassed()
+    model = nets.Subclassed(3)
     model(X)
     return model
 

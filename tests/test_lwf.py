@@ -11,7 +11,7 @@ from keras_optkit.continual import (
     MaskedCrossentropy,
 )
 from keras_optkit.testing._models import assert_same
-from tests import oracles
+from tests import nets, oracles
 from tests.conftest import two_replicas
 from tests.tracing import Counting
 
@@ -261,15 +261,6 @@ if BACKEND == "tensorflow":
         assert_same(run_two_tasks(two), run_two_tasks(one), "replicas", atol=1e-5)
 
 
-class Subclassed(keras.Model):
-    def __init__(self):
-        super().__init__()
-        self.dense = layers.Dense(5)
-
-    def call(self, inputs):
-        return self.dense(inputs)
-
-
 def test_what_does_not_work_is_said():
     (x, y), *_ = tasks()
     for options, message in (
@@ -290,7 +281,7 @@ def test_what_does_not_work_is_said():
         ContinualModel(classifier(), LwF(1.0, from_logits=False))
     with pytest.raises(ValueError, match="`groups` must hold numbers of outputs"):
         ContinualModel(classifier(), LwF(1.0, groups=[[0, 5]]))
-    subclassed = Subclassed()
+    subclassed = nets.Subclassed(5)
     subclassed(x)
     model = learner([LwF(1.0)], subclassed)
     before = model.get_weights()

@@ -301,15 +301,6 @@ def test_the_report_says_what_is_float_and_why():
     assert all(r.weights in ("float", "") for r in quantization_report(model).rows)
 
 
-class Own(keras.Model):
-    def __init__(self):
-        super().__init__()
-        self.dense = layers.Dense(2)
-
-    def call(self, inputs):
-        return self.dense(inputs)
-
-
 def with_lora():
     model = tiny()
     model.get_layer("dense").enable_lora(2)
@@ -323,7 +314,7 @@ def in_integers():
 
 
 def own():
-    model = Own()
+    model = nets.Subclassed(2)
     model(np.ones((1, 4)))
     return model
 

@@ -9,6 +9,7 @@ from keras import layers, ops
 
 from keras_optkit.compression import ConstantSparsity, tfmot
 from keras_optkit.compression.tfmot import _imports
+from tests import nets
 
 if importlib.util.find_spec("tensorflow_model_optimization") is None:
     # Not importorskip: that import is the one which changes the process.
@@ -35,15 +36,6 @@ def train(model):
     model.fit(np.ones((4, 4)), np.ones((4, 2)), verbose=0)
 
 
-class Subclass(keras.Model):
-    def __init__(self):
-        super().__init__()
-        self.dense = layers.Dense(2)
-
-    def call(self, x):
-        return self.dense(x)
-
-
 @keras.saving.register_keras_serializable("tests")
 class Mine(layers.Layer):
     def call(self, x):
@@ -68,7 +60,7 @@ def test_models_that_are_none(name):
         call(3)
     with pytest.raises(ValueError, match="is not built"):
         call(keras.Sequential([layers.Dense(2)]))
-    built = Subclass()
+    built = nets.Subclassed(2)
     built(np.ones((1, 4)))
     with pytest.raises(ValueError, match="a subclass with a `call` of its own has none"):
         call(built)

@@ -13,7 +13,6 @@ import keras
 from keras import ops, tree
 
 from keras_optkit import _backend
-from keras_optkit.optimizers._precision import full_precision
 
 APART = 1e-4  # by how much outputs may depend on the other samples of a batch
 BOTH, FIRST, SECOND = slice(0, 2), slice(0, 1), slice(1, 2)
@@ -31,11 +30,11 @@ class ClosedForm:
     """Does what a result of `_backend.per_sample_sum` does, for models that `find` knows.
 
     Args:
-        wide: A model of the outputs, and of the inputs of each dense layer.
+        forward: A function of weights, inputs and other state, which returns the outputs, and the
+            inputs of each dense layer.
         places: The dense layers.
-        variables: The trainable variables.
-        others: All other variables.
-        scalar: A function of the outputs for a batch of one, of other arrays, and of a number.
+        value: What to differentiate: a function of the outputs for a batch of one, of its row, and
+            of a number below `repeats`.
         measure: Of each gradient; that of a product must be the product of both.
         repeats: How often each sample counts.
         jit: Whether to compile by XLA.
@@ -43,26 +42,22 @@ class ClosedForm:
 
     def __init__(
         self,
-        wide: keras.Model,
+        forward: Callable,
         places: list[Place],
-        variables: list,
-        others: list,
-        scalar: Callable,
+        value: Callable,
         measure: Callable,
         repeats: int,
         jit: bool,
     ):
-        self._wide, self._places, self._measure = wide, places, measure
-        self._variables, self._others, self._scalar = variables, others, scalar
-        self._sums = _backend.gradient_sums(self._forward, self._losses, measure, repeats, jit)
+        self._forward, self._places = forward, places
+        self._value, self._measure = value, measure
+        self._sums = _backend.gradient_sums(self._shifted, self._losses, measure, repeats, jit)
         self._compiled = _backend.value(self._totals, jit)
-        self._apart = False
 
     def __call__(self, weights: list, rows: dict, shares, state: list) -> list:
         *totals, off = self._compiled(weights, rows, shares, state)
-        if not self._apart and float(off) > APART:
+        if float(off) > APART:
             raise NotImplementedError  # outputs depend on other samples of the batch
-        self._apart = True
         return totals
 
     def _totals(self, weights, rows, shares, state):
@@ -80,35 +75,29 @@ class ClosedForm:
         """Returns by how much outputs for two samples differ from those for each alone."""
 
         def outputs(part):
-            rows = {"x": tree.map_structure(lambda leaf: leaf[part], x)}
-            return self._forward([], weights, rows, state)[0][0]
+            return self._forward(weights, tree.map_structure(lambda leaf: leaf[part], x), state)[0]
 
         both, one, two = map(outputs, (BOTH, FIRST, SECOND))
         off = ops.max(ops.abs(both - ops.concatenate([one, two])))
         return off / (ops.max(ops.abs(both)) + APART)
 
-    def _forward(self, shifts, weights, rows, state):
-        """Returns the outputs, and the inputs of the dense layers."""
-        held = [(self._variables, weights), (self._others, state)]
-        mapping = [pair for part in held for pair in zip(*part, strict=True)]
-        layers = [place.layer for place in self._places] if shifts else []
-        with full_precision(self._wide), keras.StatelessScope(mapping), _shifted(layers, shifts):
-            found = self._wide(rows["x"], training=False)
-        return found[:1], found[1:]
+    def _shifted(self, shifts, weights, rows, state):
+        """Returns the outputs, as a list, and the inputs of the dense layers."""
+        with _shifting([place.layer for place in self._places], shifts):
+            output, *entering = self._forward(weights, rows["x"], state)
+        return [output], entering
 
     def _losses(self, outputs, r, weights, rows, state):
         """Returns the sum over samples of what is to be differentiated."""
-        arrays = {name: array for name, array in rows.items() if name != "x"}
 
-        def one(row):
-            output, others = tree.map_structure(lambda leaf: leaf[None], row)
-            return ops.cast(self._scalar(output, others, r), "float32")
+        def one(both):
+            return self._value(*tree.map_structure(lambda leaf: leaf[None], both), r)
 
-        return ops.sum(ops.vectorized_map(one, (outputs[0], arrays)))
+        return ops.sum(ops.vectorized_map(one, (outputs[0], rows)))
 
 
 @contextlib.contextmanager
-def _shifted(layers: list, shifts: list) -> Iterator[None]:
+def _shifting(layers: list, shifts: list) -> Iterator[None]:
     """Adds to what the activations of dense layers get."""
     plain = [layer.activation for layer in layers]
 

@@ -1,5 +1,6 @@
 """Means over samples of a measure of each one's gradient."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -34,7 +35,11 @@ class PerSample:
         self._jit = not model.run_eagerly and model.jit_compile
         self._compiled: Any = None
         self._trained: list[int] = []
-        self._together, self._closed_form = TOGETHER, CLOSED_FORM
+        self._ways: list[Callable] = [functools.partial(self._looped, False)]
+        if TOGETHER:
+            self._ways.insert(0, functools.partial(self._looped, True))
+        if CLOSED_FORM:
+            self._ways.insert(0, self._closed_form)
         low = [v.path for v in model.trainable_variables if v.dtype in HALF]
         if low:
             raise ValueError(
@@ -85,51 +90,49 @@ class PerSample:
         """Returns the outputs for the first sample."""
         others, variables = self._others(), self.model.trainable_variables
         state, weights = ([ops.convert_to_tensor(v) for v in vs] for vs in (others, variables))
-        return self._outputs(weights, _take(x, np.arange(1)), state)
+        return self._outputs(self.model, weights, _take(x, np.arange(1)), state)
 
     def _run(self, weights, rows, shares, state):
-        arguments = weights, rows, shares, state
-        # Not all that can be differentiated can be mapped over samples, and each framework says so
-        # in its own ways. What is wrong with the model itself comes up again in the last way.
-        if self._closed_form:
+        """Returns the sums for a batch, by the first of the ways left that works.
+
+        Not all that can be differentiated can be mapped over samples, and each framework says so in
+        its own ways. What is wrong with the model itself comes up again in the last way.
+        """
+        while True:
             try:
-                self._compiled = compiled = self._compiled or self._make_closed_form(shares)
-                if compiled is not None:
-                    return compiled(*arguments)
+                self._compiled = self._compiled or self._ways[0](len(shares))
+                return self._compiled(weights, rows, shares, state)
             except Exception:
+                if len(self._ways) == 1:
+                    raise
                 self._compiled = None
-            self._closed_form = False
-        if self._together:
-            try:
-                return self._made(together=True)(*arguments)
-            except Exception:
-                self._together, self._compiled = False, None
-        return self._made(together=False)(*arguments)
+                del self._ways[0]
 
-    def _made(self, together: bool) -> Callable:
-        if self._compiled is None:
-            self._compiled = _backend.per_sample_sum(
-                self._scalar, self.measure, self.repeats, together, self._jit
-            )
-        return self._compiled
-
-    def _make_closed_form(self, shares) -> Any:
+    def _closed_form(self, size: int) -> Callable:
         found = find(self.model)
-        if found is None or len(shares) < 2:
-            return None
-        variables = self.model.trainable_variables
-        options = self.scalar, self.measure, self.repeats, self._jit
-        return ClosedForm(*found, variables, self._others(), *options)
+        if found is None or size < 2:
+            raise NotImplementedError
+        wide, places = found
+        forward = functools.partial(self._outputs, wide)
+        options = self.measure, self.repeats, self._jit
+        return ClosedForm(forward, places, self._value, *options)
+
+    def _looped(self, together: bool, size: int) -> Callable:
+        options = self.measure, self.repeats, together, self._jit
+        return _backend.per_sample_sum(self._scalar, *options)
 
     def _scalar(self, weights, row, r, state):
-        arrays = {name: array for name, array in row.items() if name != "x"}
-        value = self.scalar(self._outputs(weights, row["x"], state), arrays, r)
-        return ops.cast(value, "float32")
+        return self._value(self._outputs(self.model, weights, row["x"], state), row, r)
 
-    def _outputs(self, weights, x, state):
-        model = self.model
+    def _value(self, outputs, row, r):
+        """Returns what to differentiate, for a batch of one."""
+        arrays = {name: array for name, array in row.items() if name != "x"}
+        return ops.cast(self.scalar(outputs, arrays, r), "float32")
+
+    def _outputs(self, model, weights, x, state):
+        """Returns what `model`, or another of the same weights, makes of `x`."""
         mapping = [
-            *zip(model.trainable_variables, weights, strict=True),
+            *zip(self.model.trainable_variables, weights, strict=True),
             *zip(self._others(), state, strict=True),
         ]
         with full_precision(model), keras.StatelessScope(mapping, collect_losses=True):
