@@ -487,19 +487,27 @@ def test_penalties_on_weights_are_among_the_losses_as_regularizers_are():
     model.consolidate(x, y)
     model.fit(x_2, y_2, verbose=0)
     own = model.strip().losses
-    trained = [ops.convert_to_numpy(v) for v in model.trainable_variables]
     assert len(own) == 1 and len(model.losses) == 2
-    held = {v.path: np.float64(ops.convert_to_numpy(v)) for v in model.weights if "ewc" in v.path}
-    slots = [
-        [held[path] for path in sorted(held) if slot in path] for slot in ("importance", "anchor")
-    ]
-    terms = zip(*slots, map(np.float64, trained), strict=True)
+    held = model._memory.held[0][1]
+    terms = zip(held.arrays("importance"), held.arrays("anchor"), held.arrays(), strict=True)
     expected = 1.5 * sum(np.sum(f * (w - a) ** 2) for f, a, w in terms)
     assert expected > 1e-4
     np.testing.assert_allclose(ops.convert_to_numpy(model.losses[1]), expected, rtol=1e-5)
     squares = np.mean((model.predict(x_2, verbose=0) - y_2) ** 2)
     total = squares + sum(float(ops.convert_to_numpy(part)) for part in model.losses)
     np.testing.assert_allclose(model.evaluate(x_2, y_2, verbose=0), total, rtol=1e-5)
+
+
+def test_weights_are_loaded_before_compile_and_fit_asks_for_it(tmp_path):
+    x, y = tasks(1)[0]
+    saved = learner([EWC(1.0)], SGD(RATE), buffer=ReplayBuffer(4))
+    saved.fit(x, y, verbose=0)
+    saved.save_weights(tmp_path / "model.weights.h5")
+    model = ContinualModel(network(), [EWC(1.0)], ReplayBuffer(4))
+    model.load_weights(tmp_path / "model.weights.h5")
+    assert_same(model.strip().get_weights(), saved.strip().get_weights(), "loaded")
+    with pytest.raises(ValueError, match="compile"):
+        model.fit(x, y, verbose=0)
 
 
 def test_metrics_come_third_and_compiling_anew_forgets_no_training(tmp_path):

@@ -249,7 +249,8 @@ class ContinualModel(ModelWrapper):
             ValueError: If it does not fit, as when it was written with other penalties, or if
                 `TrainingState` resumes what was written in another task.
         """
-        variables = [*self.variables, *(self.optimizer.variables if self.optimizer else ())]
+        optimizer = getattr(self, "optimizer", None)  # not before `compile`
+        variables = [*self.variables, *(optimizer.variables if optimizer else ())]
         before = [np.array(ops.convert_to_numpy(v)) for v in variables]
         try:
             super().load_weights(filepath, skip_mismatch=skip_mismatch, **kwargs)
@@ -290,16 +291,18 @@ class ContinualModel(ModelWrapper):
 
     def _mixed(self, x: Any, y: Any, batch_size: int, **settings: Any) -> ReplayDataset:
         """Returns the batches of `fit` with samples from the buffer among them."""
-        done = 0 if self.optimizer is None else int(ops.convert_to_numpy(self.optimizer.iterations))
         buffer: Any = self.buffer
-        seed = int(np.random.SeedSequence([buffer.seed, done]).generate_state(1)[0])
+        seed = int(np.random.SeedSequence([buffer.seed, self._updates()]).generate_state(1)[0])
         return self._memory.replay(x, y, batch_size, seed=seed, **settings)
+
+    def _updates(self) -> int:
+        """Returns how often the optimizer has updated the weights: never, before `compile`."""
+        optimizer = getattr(self, "optimizer", None)
+        return 0 if optimizer is None else int(ops.convert_to_numpy(optimizer.iterations))
 
     def _trained(self) -> bool:
         """Whether a weight may have changed since the model came here."""
-        optimizer = getattr(self, "optimizer", None)
-        steps = 0 if optimizer is None else int(ops.convert_to_numpy(optimizer.iterations))
-        return self._trained_before or steps > 0 or self.tasks > 0
+        return self._trained_before or self._updates() > 0 or self.tasks > 0
 
     def _check_ready(self, x: Any, pretrained: bool) -> None:
         if not pretrained and not self._trained():
