@@ -26,7 +26,17 @@ from pathlib import Path
 from forgetting import report
 from forgetting.environment import python_of
 from forgetting.report import SIDES
-from forgetting.study import HELD_OUT, LARGE, METHODS, MORE, SAME_THERE, SETTINGS, TIMED, TUNING
+from forgetting.study import (
+    EWC_FORMS,
+    HELD_OUT,
+    LARGE,
+    METHODS,
+    MORE,
+    SAME_THERE,
+    SETTINGS,
+    TIMED,
+    TUNING,
+)
 
 HERE = Path(__file__).parent
 RESULTS, PAGE = HERE / "results" / "continual.json", HERE / "CONTINUAL.md"
@@ -81,7 +91,7 @@ class Side:
 
 def load() -> dict:
     if RESULTS.exists():
-        return {"more": []} | json.loads(RESULTS.read_text())
+        return json.loads(RESULTS.read_text())
     return {"about": {}, "results": [], "more": [], "times": [], "conversions": []}
 
 
@@ -179,7 +189,7 @@ def main() -> None:
     jobs = [(s, m) for s in settings for m in arguments.methods]
     if arguments.more:
         domain = [s for s in settings if TIMED[s].kind == "domain"]
-        jobs = [(s, m) for s in domain for m in arguments.methods if m.startswith("EWC")]
+        jobs = [(s, m) for s in domain for m in arguments.methods if m in EWC_FORMS]
     if not arguments.report:
         seeds = [*TUNING, *HELD_OUT, *(MORE if arguments.more else ())]
         write_tasks(settings, seeds, folder / "tasks")

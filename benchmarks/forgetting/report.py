@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from forgetting.study import HELD_OUT, METHODS, MORE, SAME_THERE, SETTINGS, TIMED
+from forgetting.study import EWC_FORMS, HELD_OUT, METHODS, MORE, SAME_THERE, SETTINGS, TIMED
 
 MARK = "<!-- Written by `continual.py --report`, from here to the end. -->"
 MARGIN = 1.0  # points by which we may be behind
@@ -70,7 +70,7 @@ class Found:
 
 def _best(results: dict, side: str, setting: str) -> dict | None:
     """Returns the form of EWC that did best on the seeds for tuning, of all forms."""
-    names = [m for m in METHODS if m.startswith("EWC") and (side == "ours" or m not in SAME_THERE)]
+    names = [name for name in EWC_FORMS if side == "ours" or name not in SAME_THERE]
     forms = [results.get((side, setting, name)) for name in names]
     if None in forms:
         return None
@@ -187,10 +187,7 @@ def tables(raw: dict) -> str:
     found = Found(raw)
     lines = []
     if any(found.pairs()):
-        lines += [
-            "\n\n".join(summary(found)),
-            f"\n## Accuracy, {len(HELD_OUT)} seeds",
-        ]
+        lines += ["\n\n".join(summary(found)), f"\n## Accuracy, {len(HELD_OUT)} seeds"]
         lines += accuracy_table(found)
     if any(found.pairs("more")):
         lines += [f"\n## EWC on domain-incremental tasks, {len(MORE)} other seeds, a run of each"]

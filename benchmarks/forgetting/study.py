@@ -51,19 +51,20 @@ SETTINGS = {
 LARGE = Setting("28 x 28 pixels, class", "class", 2, 6000)
 TIMED = SETTINGS | {LARGE.name: LARGE}
 
+GRID = [3.0, 10.0, 30.0, 100.0, 300.0, 1e3, 3e3, 1e4]  # of EWC
 # Methods, and the strengths to choose from, the same on both sides; none to choose: no list.
 METHODS = {
     "naive": [],
     "joint": [],
     "replay": [],
-    "EWC": [3.0, 10.0, 30.0, 100.0, 300.0, 1e3, 3e3, 1e4],
+    "EWC": GRID,
     "LwF": [0.3, 1.0, 3.0, 10.0],
     "DER++": [0.01, 0.03, 0.1, 0.3, 1.0, 3.0],
     "SI": [1.0, 3.0, 10.0, 30.0],
     "DER++ at ends": [0.01, 0.03, 0.1, 0.3, 1.0, 3.0],  # its buffer filled at the ends of tasks
-    "EWC online": [3.0, 10.0, 30.0, 100.0, 300.0, 1e3, 3e3, 1e4],
-    "EWC proximal": [3.0, 10.0, 30.0, 100.0, 300.0, 1e3, 3e3, 1e4],
-    "EWC online proximal": [3.0, 10.0, 30.0, 100.0, 300.0, 1e3, 3e3, 1e4],
+    "EWC online": GRID,
+    "EWC proximal": GRID,
+    "EWC online proximal": GRID,
     "A-GEM": [],
 }
 # Ours only, to be compared with what is there.
@@ -72,10 +73,11 @@ SAME_THERE = {
     "EWC proximal": "EWC",
     "EWC online proximal": "EWC online",
 }
+EWC_FORMS = [method for method in METHODS if method.startswith("EWC")]
 REPLAYING = ("replay", "DER++", "DER++ at ends", "A-GEM")
 # Runs of each held-out seed, of which the mean counts; 1 if not given. Batches differ, and samples
 # that are replayed. More where the sides go apart by more than rounding.
-REPEATS = dict.fromkeys(REPLAYING, 20) | {name: 10 for name in METHODS if name.startswith("EWC")}
+REPEATS = dict.fromkeys(REPLAYING, 20) | dict.fromkeys(EWC_FORMS, 10)
 
 
 @dataclass
